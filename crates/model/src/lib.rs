@@ -1,0 +1,29 @@
+//! The words of the house: names, weights, the desired state and the routing snapshot.
+//!
+//! Plain data, serialisable, no IO, no clock, no randomness. Everybody knows this room; it knows nobody.
+
+mod desired;
+mod name;
+mod snapshot;
+
+pub use desired::{
+    AccessLog, AccessLogFormat, AccessLogScope, BlueGreen, Desired, Gate, GateKind, Health, HostPattern, Listener,
+    PortRange, Promotion, Run, Runtime, Service, Signal,
+};
+pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
+pub use snapshot::{Arm, Mode, Preview, Route, ServiceRouting, Snapshot, Target, VersionTargets};
+
+/// A share of traffic in parts per 10,000, so that it adds up exactly.
+pub type Weight = u16;
+
+/// The weights of a service sum to this.
+pub const WEIGHT_SUM: Weight = 10_000;
+
+/// Milliseconds since boot (`CLOCK_BOOTTIME`). Deadlines are moments; wall clock is for people only.
+pub type Moment = u64;
+
+/// A request with this field reaches the named version, when that version may be previewed.
+pub const VERSION_FIELD: &str = "x-changeover-version";
+
+/// Says why the proxy itself made an answer.
+pub const REASON_FIELD: &str = "x-changeover-reason";
