@@ -1,1 +1,16 @@
+//! The release clockwork: pure decisions. Time comes in as an argument, effects go out as data.
+//!
+//! Whoever drives it persists the next state first and performs the effects afterwards; the effects of a state follow from
+//! the state alone ([`State::effects`]), so that after a crash they are simply performed again.
+//! Not here: targets, processes, sockets, health checks (engine), statistics (judge).
 
+mod clockwork;
+mod routing;
+mod service;
+
+#[cfg(test)]
+mod tests;
+
+pub use clockwork::{Effect, Ending, Event, Illegal, Kind, Outcome, Release, Settings, State, step};
+pub use routing::{TargetView, route};
+pub use service::{Deploy, Refusal, Rollback, Service, Standby};

@@ -1,0 +1,161 @@
+//! The clockwork under random events: what must hold after each.
+
+use model::{BlueGreen, Gate, GateKind, Promotion, ReleaseId, ServiceName, VersionName};
+use proptest::prelude::*;
+
+use crate::*;
+
+fn version(name: &str) -> VersionName {
+    VersionName::new(name).expect("a valid name")
+}
+
+fn settings(gates: usize, promotion: Promotion, watch_ms: u64) -> Settings {
+    let gate = |n: usize| Gate {
+        name: format!("gate-{n}"),
+        kind: GateKind::Command { command: vec!["true".into()] },
+        timeout_ms: 1_000,
+    };
+    let strategy = BlueGreen {
+        promotion,
+        gates: (0..gates).map(gate).collect(),
+        watch_ms,
+        watch_errors_max: 100,
+        watch_requests_min: 50,
+        drain_ms: 30_000,
+        standby_ms: 600_000,
+    };
+    Settings::deploy(&strategy, 30_000)
+}
+
+fn deploy(name: &str, settings: Settings) -> Deploy {
+    let id = ReleaseId::new(&format!("release-{name}")).expect("a valid id");
+    Deploy { id, version: version(name), settings, who: "ana".into(), message: None, began_at_ms: 0 }
+}
+
+/// A service on which `name` serves, confirmed.
+fn serving(name: &str) -> Service {
+    let service = Service::new(ServiceName::new("web").expect("a valid name"));
+    drive(&service.deploy(deploy(name, settings(0, Promotion::Auto, 0)), 0).expect("idle"), &[
+        Event::TargetsBecameHealthy,
+        Event::SnapshotAcknowledged,
+    ])
+}
+
+fn drive(service: &Service, events: &[Event]) -> Service {
+    events.iter().fold(service.clone(), |service, event| service.apply(event, 1).expect("a legal event"))
+}
+
+fn drained() -> Event {
+    Event::Drained { cut: 0 }
+}
+
+fn taken_back() -> Event {
+    Event::TakenBack { outcome: Outcome::Aborted, reason: "ana".into() }
+}
+
+#[test]
+fn a_release_walks_from_start_to_promoted() {
+    let begun = serving("v1").deploy(deploy("v2", settings(1, Promotion::Manual, 60_000)), 5).expect("idle");
+    let names = |service: &Service| service.release.as_ref().map(|release| release.state.name()).expect("released");
+    let mut service = begun;
+    let mut walked = vec![names(&service)];
+    for event in [
+        Event::TargetsBecameHealthy,
+        Event::GatePassed { gate: 0 },
+        Event::Promoted,
+        Event::SnapshotAcknowledged,
+        drained(),
+        Event::WatchPassed,
+    ] {
+        service = service.apply(&event, 7).expect("a legal event");
+        walked.push(names(&service));
+    }
+    assert_eq!(walked, ["starting", "gating", "awaiting_promotion", "switching", "draining", "watching", "ended"]);
+    assert_eq!(service.active, Some(version("v2")));
+    assert_eq!(service.standby, Some(Standby { version: version("v1"), until: 7 + 600_000 }));
+}
+
+#[test]
+fn a_second_rollback_never_returns_to_the_rejected_version() {
+    let promoted = [Event::TargetsBecameHealthy, Event::SnapshotAcknowledged, drained()];
+    let two = drive(&serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 0)), 1).expect("idle"), &promoted);
+    let three = drive(&two.deploy(deploy("v3", settings(0, Promotion::Auto, 0)), 1).expect("idle"), &promoted);
+    assert_eq!(three.plan_rollback(None, false), Ok(Rollback::Begin { to: version("v2"), hot: true }));
+    let back = three.roll_back(deploy("v2", settings(0, Promotion::Auto, 0)), true, 2);
+    assert_eq!(back.serving(), Some(&version("v2")), "a hot rollback serves at once");
+    let back = drive(&back, &[Event::SnapshotAcknowledged, drained()]);
+    assert_eq!(back.plan_rollback(None, false), Ok(Rollback::Begin { to: version("v1"), hot: false }));
+    let back = back.roll_back(deploy("v1", settings(0, Promotion::Auto, 0)), false, 3);
+    let back = drive(&back, &promoted);
+    assert_eq!(back.plan_rollback(None, false), Err(Refusal::NothingToReturnTo));
+}
+
+#[test]
+fn an_irreversible_release_refuses_unless_forced() {
+    let mut service = serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 9)), 1).expect("idle");
+    service.release.as_mut().expect("begun").irreversible = Some("db".into());
+    assert_eq!(service.plan_rollback(None, false), Err(Refusal::Irreversible { gate: "db".into() }));
+    assert!(service.plan_rollback(None, true).is_ok());
+}
+
+#[test]
+fn a_stopped_service_runs_nothing() {
+    let service = Service { stopped: true, ..serving("v1") };
+    assert!(service.must_run().is_empty());
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(Event::TargetsBecameHealthy),
+        Just(Event::StartFailed { reason: "exit 1".into() }),
+        (0..3usize).prop_map(|gate| Event::GatePassed { gate }),
+        (0..3usize).prop_map(|gate| Event::GateFailed { gate, reason: "exit 1".into() }),
+        Just(Event::Promoted),
+        Just(Event::SnapshotAcknowledged),
+        Just(drained()),
+        Just(Event::WatchPassed),
+        Just(Event::WatchFailed { reason: "errors".into() }),
+        Just(taken_back()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn invariants_hold_after_every_event(
+        events in proptest::collection::vec(any_event(), 0..60),
+        gates in 0..3usize,
+        manual in any::<bool>(),
+        watch_ms in 0..2u64,
+        first in any::<bool>(),
+    ) {
+        let promotion = if manual { Promotion::Manual } else { Promotion::Auto };
+        let idle = if first { Service::new(ServiceName::new("web").unwrap()) } else { serving("v1") };
+        let mut service = idle.deploy(deploy("v2", settings(gates, promotion, watch_ms)), 0).unwrap();
+        for (now, event) in events.iter().enumerate() {
+            let before = service.clone();
+            let Ok(next) = service.apply(event, now as u64) else { continue };
+            let release = next.release.as_ref().unwrap();
+            let state = &release.state;
+            // Someone always serves, and it is one of the two.
+            prop_assert!(first || next.serving().is_some());
+            // Whoever serves must run.
+            prop_assert!(next.serving().is_none_or(|serving| next.must_run().contains(serving)));
+            // A candidate that was taken back never serves again in this release.
+            if matches!(before.release.as_ref().unwrap().state, State::Returning { .. } | State::Retiring { .. }) {
+                prop_assert!(!state.serves_candidate());
+            }
+            // Ended is absorbing.
+            let had_ended = matches!(before.release.as_ref().unwrap().state, State::Ended { .. });
+            prop_assert!(!had_ended);
+            // No gate is skipped.
+            if let (State::Gating { gate: was }, State::Gating { gate: is }) = (&before.release.as_ref().unwrap().state, state) {
+                prop_assert_eq!(was + 1, *is);
+            }
+            // What is persisted comes back the same.
+            let text = serde_json::to_string(&next).unwrap();
+            let read: Service = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&read, &next);
+            service = next;
+        }
+    }
+}
