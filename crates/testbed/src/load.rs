@@ -129,3 +129,70 @@ fn run(options: LoadOptions, ledger: &Arc<Ledger>, stopped: &watch::Receiver<boo
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+
+    use http::{Request, Response};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::hyper_io::{HyperIo, LocalExecutor};
+    use crate::{ports, wait};
+
+    async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let response = Response::builder().header("x-version", "v2").body(host);
+        Ok(response.expect("a sound response"))
+    }
+
+    /// An h2 service that sends GOAWAY on each connection after 50 ms.
+    async fn serve(port: u16) {
+        let address = (Ipv4Addr::LOCALHOST, port);
+        let listener = TcpListener::bind(address).await.expect("a free port");
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::task::spawn_local(async move {
+                let connection = http2::Builder::new(LocalExecutor)
+                    .serve_connection(HyperIo(stream), service_fn(answer));
+                let mut connection = std::pin::pin!(connection);
+                let limit = Duration::from_millis(50);
+                if tokio::time::timeout(limit, connection.as_mut())
+                    .await
+                    .is_err()
+                {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn h2_connections_told_to_go_away_lose_nothing() {
+        let port = ports::free().expect("a free port");
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_all().build().expect("a runtime");
+            LocalSet::new().block_on(&runtime, serve(port));
+        });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let deadline = Duration::from_secs(10);
+        wait::until(deadline, "service listens", || {
+            std::net::TcpStream::connect(address).is_ok()
+        });
+        let mut options = LoadOptions::new(address, "shop.test");
+        options.h2_clients = 3;
+        let load = Load::start(options);
+        wait::until(deadline, "GOAWAY seen", || {
+            load.snapshot().connections_closed_by_peer >= 6
+        });
+        let tally = load.stop();
+        assert_eq!(tally.lost, 0, "{:?}", tally.last_errors);
+        assert_eq!(tally.by_version["v2"], tally.requests);
+    }
+}
