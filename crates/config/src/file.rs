@@ -1,0 +1,151 @@
+//! The top of the file: listeners, ports, access log, services; and what must hold between services.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use model::{AccessLog, AccessLogFormat, AccessLogScope, Desired, Listener, ListenerName, PortRange, ServiceName};
+
+use crate::node::{At, Kind, Node};
+use crate::problems::Problems;
+use crate::service::{self, House};
+use crate::table::{Table, entries};
+use crate::values::{choice, text};
+
+const PORTS: PortRange = PortRange { first: 21_000, last: 21_999 };
+/// Where Linux takes ports for outgoing connections, unless told otherwise.
+const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
+
+pub(crate) fn desired(root: &Node, folder: &Path, problems: &mut Problems) -> Option<Desired> {
+    let mut table = Table::open(root, "the file", problems)?;
+    let listeners = listeners(&mut table, problems);
+    let ports = table.take("ports").map_or(Some(PORTS), |node| ports(node, listeners.as_ref(), problems));
+    let access_log = access_log(&mut table, problems);
+    let house = House { listeners: listeners.as_ref(), folder };
+    let services = table.take("services").map_or(Some(BTreeMap::new()), |node| services(node, &house, problems));
+    table.finish(problems);
+    Some(Desired { listeners: listeners?, services: services?, ports: ports?, access_log: access_log? })
+}
+
+fn listeners(table: &mut Table<'_>, problems: &mut Problems) -> Option<BTreeMap<ListenerName, Listener>> {
+    let Some(node) = table.take("listeners") else {
+        table.missing("listeners", "add `listeners: { main: 127.0.0.1:8080 }`", problems);
+        return None;
+    };
+    let mut listeners: BTreeMap<ListenerName, Listener> = BTreeMap::new();
+    let entries = entries(node, "`listeners`", problems)?;
+    if entries.is_empty() {
+        problems.add(&node.at, "`listeners` is empty", Some("say `{ main: 127.0.0.1:8080 }`".to_owned()));
+    }
+    for (key, value) in entries {
+        let name = ListenerName::new(&key.text).map_err(|e| problems.add(&key.at, e.to_string(), None));
+        let address = address(value, &format!("listener `{}`", key.text), problems);
+        let (Ok(name), Some(address)) = (name, address) else { continue };
+        if let Some((other, _)) = listeners.iter().find(|(_, l)| l.address == address && address.port() != 0) {
+            problems.add(&value.at, format!("listeners `{other}` and `{name}` have the same address"), None);
+        }
+        listeners.insert(name, Listener { address });
+    }
+    Some(listeners)
+}
+
+fn address(node: &Node, place: &str, problems: &mut Problems) -> Option<SocketAddr> {
+    if let Kind::Map(_) = node.kind {
+        let mut table = Table::open(node, place, problems)?;
+        let address = table.take("address");
+        if address.is_none() {
+            table.missing("address", "such as `address: 127.0.0.1:8080`", problems);
+        }
+        table.finish(problems);
+        return socket_address(address?, place, problems);
+    }
+    socket_address(node, place, problems)
+}
+
+fn socket_address(node: &Node, place: &str, problems: &mut Problems) -> Option<SocketAddr> {
+    let text = text(node, place, problems)?;
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    let hint = match (port, text.rsplit_once(':')) {
+        (Some(port), None | Some(("localhost", _))) => format!("say `127.0.0.1:{port}`"),
+        (Some(port), Some(("" | "*", _))) => format!("say `0.0.0.0:{port}`, or `127.0.0.1:{port}` for this machine only"),
+        _ => "such as `127.0.0.1:8080` or `[::]:80`".to_owned(),
+    };
+    problems.add(&node.at, format!("{place} must be an IP address and a port, found `{text}`"), Some(hint));
+    None
+}
+
+fn ports(
+    node: &Node,
+    listeners: Option<&BTreeMap<ListenerName, Listener>>,
+    problems: &mut Problems,
+) -> Option<PortRange> {
+    let text = text(node, "`ports`", problems)?;
+    let range = text.split_once('-').and_then(|(first, last)| {
+        Some(PortRange { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? })
+    });
+    let Some(range) = range.filter(|range| 1024 <= range.first && range.first <= range.last) else {
+        let message = format!("`ports` must be a range within 1024-65535, found `{text}`");
+        problems.add(&node.at, message, Some("such as `21000-21999`".to_owned()));
+        return None;
+    };
+    if range.first <= EPHEMERAL.last && EPHEMERAL.first <= range.last {
+        let message = format!("`ports` overlaps {}-{}", EPHEMERAL.first, EPHEMERAL.last);
+        let hint = "the kernel takes those for outgoing connections; the default is `21000-21999`";
+        problems.add(&node.at, message, Some(hint.to_owned()));
+    }
+    let inside = |listener: &Listener| (range.first..=range.last).contains(&listener.address.port());
+    if let Some((name, listener)) = listeners.into_iter().flatten().find(|(_, listener)| inside(listener)) {
+        let message = format!("`ports` holds port {} of listener `{name}`", listener.address.port());
+        problems.add(&node.at, message, Some("choose a range without it".to_owned()));
+    }
+    Some(range)
+}
+
+fn access_log(table: &mut Table<'_>, problems: &mut Problems) -> Option<AccessLog> {
+    let scopes = [("none", AccessLogScope::None), ("failed", AccessLogScope::Failed), ("all", AccessLogScope::All)];
+    let formats = [("json", AccessLogFormat::Json), ("common", AccessLogFormat::Common)];
+    let mut log = match table.take("access_log") {
+        Some(node) => Table::open(node, "`access_log`", problems)?,
+        None => Table::empty(&At::default(), "`access_log`"),
+    };
+    let scope = log.take("requests");
+    let scope = scope.map_or(Some(AccessLogScope::Failed), |node| choice(node, "`requests`", &scopes, problems));
+    let format = log.take("format");
+    let format = format.map_or(Some(AccessLogFormat::Json), |node| choice(node, "`format`", &formats, problems));
+    log.finish(problems);
+    Some(AccessLog { scope: scope?, format: format? })
+}
+
+fn services(
+    node: &Node,
+    house: &House<'_>,
+    problems: &mut Problems,
+) -> Option<BTreeMap<ServiceName, model::Service>> {
+    let mut services = BTreeMap::new();
+    let mut routes_seen = Vec::new();
+    let mut shared_previews = BTreeMap::new();
+    for (key, value) in entries(node, "`services`", problems)? {
+        let name = ServiceName::new(&key.text).map_err(|e| problems.add(&key.at, e.to_string(), None));
+        let Some((service, places)) = service::service(&key.text, &key.at, value, house, problems) else { continue };
+        for (route, at) in service.routes.iter().zip(places) {
+            if let Some((_, owner)) = routes_seen.iter().find(|(seen, _)| seen == route) {
+                let message = format!("a route of service `{}` is also one of service `{owner}`", key.text);
+                problems.add(&at, message, Some("change its `listener`, `host` or `path`".to_owned()));
+            }
+            routes_seen.push((route.clone(), &key.text));
+        }
+        if !service.preview_host.contains("{service}")
+            && let Some(owner) = shared_previews.insert(service.preview_host.clone(), &key.text)
+        {
+            let message = format!("services `{owner}` and `{}` have the same `preview_host`", key.text);
+            problems.add(&key.at, message, Some("put `{service}` into it".to_owned()));
+        }
+        if let Ok(name) = name {
+            services.insert(name, service);
+        }
+    }
+    Some(services)
+}

@@ -1,0 +1,142 @@
+//! Each message once, the defaults, the template, and text that nobody would write.
+
+use std::path::Path;
+
+use model::{HostPattern, Runtime};
+use proptest::prelude::*;
+
+use crate::{Rejected, parse, schema, template};
+
+const FULL: &str = r#"
+listeners: { main: 127.0.0.1:8080, admin: { address: "[::1]:8081" } }
+ports: 21000-21999
+access_log: { requests: all, format: common }
+services:
+  web:
+    routes: [ { listener: main, host: "*.Example.com", path: /api/ } ]
+    run:
+      runtime: process
+      command: ./server --port {port}
+      env: { VERSION: 1.10, ON: yes, N: 0x10, EMPTY: , TEXT: "a b" }
+      cwd: ./sub
+      user: www-data
+      targets: 2
+      stop_signal: SIGINT
+      stop_grace: 1m 30s
+    health: { path: /healthz, host: , status: 200, interval: 1s, timeout: 2s, rise: 3, fall: 3, start_timeout: 30s }
+    strategy:
+      blue_green:
+        promotion: manual
+        gates:
+          - { name: smoke, command: [./smoke.sh, "a b"] }
+          - { name: warm, http: { path: /warm, status: 200-204 } }
+          - { name: db, migrate: ./migrate.sh, irreversible: true, timeout: 5m }
+        watch: 60s
+        watch_errors: 0.5%
+        watch_requests: 50
+        drain: 30s
+        standby: 10m
+    preview_host: "{version}.{service}.localhost"
+    timeouts: { response_header: 30s, stream_idle: 5m }
+"#;
+
+fn read(text: &str) -> Result<model::Desired, Rejected> {
+    parse(text, Path::new("/srv/changeover.yaml"))
+}
+
+/// The one service's fields are `fields`; the first message must be `expect` at line:column.
+fn check(fields: &str, expect: &str) {
+    check_file(&format!("listeners: {{ main: 127.0.0.1:80 }}\nservices:\n  web:\n    {fields}\n"), expect);
+}
+
+fn check_file(text: &str, expect: &str) {
+    let rejected = read(text).expect_err(text);
+    let d = &rejected.diagnostics[0];
+    let hint = d.hint.as_ref().map(|hint| format!(" | {hint}")).unwrap_or_default();
+    assert_eq!(format!("{}:{} {}{hint}", d.line, d.column, d.message), expect, "{text}\n{rejected}");
+}
+
+#[test]
+fn everything_is_read() {
+    let desired = read(FULL).unwrap_or_else(|e| panic!("{e}"));
+    let web = desired.services.values().next().unwrap();
+    assert_eq!(web.routes[0].host, HostPattern::Suffix(".example.com".to_owned()));
+    assert_eq!(web.routes[0].path, "/api");
+    assert_eq!((web.strategy.watch_errors_max, web.strategy.gates.len(), web.run.targets), (50, 3, 2));
+    let Runtime::Process { env, cwd, stop_grace_ms, .. } = &web.run.runtime else { panic!("a process") };
+    assert_eq!((cwd.as_path(), *stop_grace_ms), (Path::new("/srv/sub"), 90_000));
+    let values: Vec<_> = env.values().map(String::as_str).collect();
+    assert_eq!(values, ["", "0x10", "yes", "a b", "1.10"]);
+}
+
+#[test]
+fn the_template_works_as_it_is() {
+    let plain = read(template()).unwrap_or_else(|e| panic!("{e}"));
+    let minimal = "listeners: { main: 127.0.0.1:8080 }\nservices:\n  web:\n    run: { command: python3 -m http.server {port} --bind 127.0.0.1 }";
+    let minimal = minimal.replace("python3 -m http.server {port} --bind 127.0.0.1", "'python3 -m http.server {port} --bind 127.0.0.1'");
+    assert_eq!(plain, read(&minimal).unwrap_or_else(|e| panic!("{e}")));
+}
+
+#[test]
+fn a_mistake_is_shown_where_it_was_made() {
+    let text = "listeners: { main: 127.0.0.1:80 }\nservices:\n  web:\n    run: { command: x }\n    helth: { path: / }\n";
+    let shown = parse(text, Path::new("changeover.yaml")).unwrap_err().to_string();
+    let expect = "\
+error: unknown field `helth` in service `web`
+ --> changeover.yaml:5:5
+  |
+5 |     helth: { path: / }
+  |     ^^^^^ did you mean `health`?";
+    assert_eq!(shown, expect);
+}
+
+#[test]
+fn several_mistakes_are_met_at_once() {
+    let text = "listeners: { main: 80 }\nports: 9-8\nservices:\n  web: { run: { targets: 0 } }\n";
+    assert_eq!(read(text).unwrap_err().diagnostics.len(), 4);
+}
+
+#[test]
+fn each_mistake_has_its_message() {
+    let duration = "must be a duration such as `500ms`, `10s` or `5m`, found";
+    check("health: { interval: 10 }\n    run: { command: x }", &format!("4:25 `interval` {duration} `10` | say `10s`"));
+    check("health: { interval: 1ms }\n    run: { command: x }", "4:25 `interval` must be at least 10ms, found `1ms`");
+    check("run: { targets: 65, command: x }", "4:21 `targets` must be a whole number from 1 to 64, found `65`");
+    check("routes: [{ listener: man }]\n    run: { command: x }", "4:26 unknown listener `man` | did you mean `main`?");
+    check("routes: [{ path: api }]\n    run: { command: x }", "4:22 `path` must be a path that starts with `/`, found `api` | say `/api`");
+    check("run: { stop_signal: TREM, command: x }", "4:25 unknown value `TREM` of `stop_signal` | did you mean `TERM`?");
+    check("run: { runtime: static, command: x }", "4:29 `command` has no meaning with `runtime: static` | remove it, or use `runtime: process`");
+    check("run: { runtime: process }", "4:10 missing field `command` in `run` of service `web` | such as `command: ./server --port {port}`, or `runtime: static`");
+    check("run: { command: a | b }", "4:21 `command` has `|`, and no shell runs it | say `[sh, -c, \"exec …\"]`");
+    check("strategy: rolling\n    run: { command: x }", "4:15 unknown value `rolling` of `strategy` | expected `blue_green`");
+    check("strategy: { blue_green: { watch_errors: 1 } }\n    run: { command: x }", "4:45 `watch_errors` must be a share from `0%` to `100%`, with two decimals at most, found `1` | say `1%`");
+    check_file("services: {}", "1:1 missing field `listeners` in the file | add `listeners: { main: 127.0.0.1:8080 }`");
+    check_file("listeners: { a: 127.0.0.1:80, b: 127.0.0.1:80 }", "1:34 listeners `a` and `b` have the same address");
+    check_file("listeners: { a: 127.0.0.1:80 }\nports: 40000-40010", "2:8 `ports` overlaps 32768-60999 | the kernel takes those for outgoing connections; the default is `21000-21999`");
+    check_file("listeners: { a: 127.0.0.1:80 }\nports: 80-90", "2:8 `ports` must be a range within 1024-65535, found `80-90` | such as `21000-21999`");
+    check_file("listeners: { a: 127.0.0.1:80 }\nservices:\n  We: { run: { command: x } }", "3:3 `We` cannot be the name of a service: 1 to 63 of a-z, 0-9 and `-`, not first or last");
+    check_file("listeners: { a: 127.0.0.1:80 }\nservices:\n  x: { run: { command: x } }\n  y: { run: { command: x } }", "4:3 a route of service `y` is also one of service `x` | change its `listener`, `host` or `path`");
+}
+
+#[test]
+fn services_may_be_absent() {
+    assert!(read("listeners: { main: 127.0.0.1:80 }").unwrap().services.is_empty());
+}
+
+#[test]
+fn the_schema_knows_every_field_of_the_full_example() {
+    let schema = schema();
+    assert!(schema.contains("https://json-schema.org/draft/2020-12/schema"));
+    for word in FULL.split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != ':') {
+        let Some(field) = word.strip_suffix(':').filter(|f| !["main", "admin", "web", "", ":"].contains(f)) else { continue };
+        assert!(schema.contains(&format!("\"{field}\": {{")), "{field}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC*", cut in 0..FULL.len(), noise in "[\\PC\n\r\t\0]{0,8}") {
+        let _ = read(&text).map_err(|e| e.to_string());
+        let _ = read(&format!("{}{noise}{}", &FULL[..cut], &FULL[cut..])).map_err(|e| e.to_string());
+    }
+}
