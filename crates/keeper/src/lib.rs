@@ -1,1 +1,32 @@
+//! The keeper: the small single-threaded process that owns what must outlive a crash of the worker, that is
+//! listening sockets and the processes of versions.
+//!
+//! Invariant: nothing a worker does, and no way in which it dies, closes a socket or ends a process it did not name.
+//! Not here: tokio, releases, health, configuration; the worker decides, the keeper holds.
 
+mod channel;
+mod children;
+mod error;
+pub mod handover;
+mod identity;
+mod keeper;
+mod listeners;
+mod lock;
+mod pidfd;
+mod ports;
+mod protocol;
+mod restarts;
+mod signals;
+mod spawn;
+mod trampoline;
+mod worker;
+
+pub use channel::{Channel, ChannelError, KeeperSide, WorkerSide};
+pub use error::Error;
+pub use identity::{Identity, process_identity};
+pub use keeper::{Options, run};
+pub use ports::port_belongs_to_session;
+pub use protocol::{
+    Child, FromKeeper, MESSAGE_BYTES_MAX, PROTOCOL, Spec, Status, Survivor, ToKeeper,
+};
+pub use trampoline::child_main;

@@ -1,0 +1,400 @@
+//! The loop of the keeper: one poll over signals, the worker and the processes of versions.
+//!
+//! Invariant: there is a worker, or a time at which the next one starts; messages of a dead worker are heard before its death.
+//! Not here: the things kept (`listeners`, `children`) and the worker's process (`worker`).
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+
+use crate::channel::{ChannelError, KeeperSide};
+use crate::children::Children;
+use crate::error::Error;
+use crate::listeners::Listeners;
+use crate::pidfd::PidFd;
+use crate::protocol::{FromKeeper, PROTOCOL, Status, Survivor, ToKeeper};
+use crate::restarts::Restarts;
+use crate::worker::Worker;
+use crate::{handover, identity, lock, signals};
+
+/// Exit codes of a first start that mean: do not try again, the user has to mend something.
+const GIVES_UP: [i32; 2] = [1, 64];
+
+pub struct Options {
+    pub state_dir: PathBuf,
+    /// The argument vector; the channel is in its environment as `CHANGEOVER_KEEPER_FD`.
+    pub worker_command: Vec<OsString>,
+}
+
+/// Runs until the worker leaves; returns the exit code. To be called before any thread is started.
+pub fn run(options: Options) -> Result<u8, Error> {
+    let _lock = lock::take(&options.state_dir)?;
+    let mut keeper = Keeper {
+        boot_id: identity::boot_id().ok_or(Error::BootId)?,
+        signals: signals::open()?,
+        listeners: Listeners::with_inherited(),
+        children: Children::default(),
+        worker: None,
+        next_start: Instant::now(),
+        restarts: Restarts::default(),
+        was_welcome: false,
+        ending: None,
+        options,
+    };
+    keeper.take_over_orphan()?;
+    loop {
+        keeper.start_worker_if_due()?;
+        keeper.wait()?;
+        if let Some(code) = keeper.hear_signals()? {
+            return Ok(code);
+        }
+        keeper.hear_worker()?;
+        keeper.tell_exits()?;
+        if let Some(code) = keeper.see_worker_end()? {
+            return Ok(code);
+        }
+    }
+}
+
+struct Keeper {
+    options: Options,
+    boot_id: String,
+    signals: SignalFd,
+    listeners: Listeners,
+    children: Children,
+    worker: Option<Worker>,
+    next_start: Instant,
+    restarts: Restarts,
+    /// Some worker of this keeper has said hello.
+    was_welcome: bool,
+    /// The signal that asked us to end.
+    ending: Option<i32>,
+}
+
+impl Keeper {
+    fn take_over_orphan(&mut self) -> Result<(), Error> {
+        let Some((pid, channel)) =
+            handover::find_orphan(&self.options.state_dir).map_err(Error::Connect)?
+        else {
+            return Ok(());
+        };
+        let refused = |reason: &str| Error::Handover {
+            pid,
+            reason: reason.to_owned(),
+        };
+        // The connection proves that it lives; opened before the answer is read, the descriptor is surely that process.
+        let descriptor = PidFd::open(pid).map_err(|error| refused(&error.to_string()))?;
+        let answer = channel
+            .recv()
+            .map_err(|error| refused(&format!("no answer ({error})")))?;
+        // It died just now: a new worker will do.
+        let Some((message, sockets)) = answer else {
+            return Ok(());
+        };
+        let ToKeeper::Orphan {
+            protocol,
+            pid: told_pid,
+            boot_id,
+            listeners,
+            children,
+        } = message
+        else {
+            return Err(refused("it answered something else"));
+        };
+        if protocol != PROTOCOL || told_pid != pid || sockets.len() != listeners.len() {
+            return Err(refused("its answer does not fit this binary"));
+        }
+        for ((name, address), socket) in listeners.into_iter().zip(sockets) {
+            self.listeners.insert(name, address, address, socket);
+        }
+        for child in &children {
+            self.children.adopt_or_mourn(child, &boot_id);
+        }
+        self.worker = Some(Worker::adopted(pid, descriptor, channel));
+        self.welcome()
+    }
+
+    fn start_worker_if_due(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if self.worker.is_some() || now < self.next_start {
+            return Ok(());
+        }
+        match Worker::start(&self.options.worker_command, self.restarts.recent(now)) {
+            Ok(worker) => self.worker = Some(worker),
+            // Later it may be a passing lack of memory or descriptors: the sockets are worth waiting for.
+            Err(error) if self.was_welcome => {
+                eprintln!("changeover: cannot start the worker: {error}");
+                self.next_start = now
+                    + self
+                        .restarts
+                        .crashed(now, now)
+                        .max(std::time::Duration::from_millis(50));
+            }
+            Err(error) => return Err(Error::StartWorker(error)),
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        let mut list = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if let Some(worker) = &self.worker {
+            list.push(PollFd::new(worker.descriptor.as_fd(), PollFlags::POLLIN));
+            let output = if worker.wants_to_send() {
+                PollFlags::POLLOUT
+            } else {
+                PollFlags::empty()
+            };
+            list.extend(
+                worker
+                    .channel
+                    .as_ref()
+                    .map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN | output)),
+            );
+        }
+        list.extend(
+            self.children
+                .watched()
+                .map(|child| PollFd::new(child.as_fd(), PollFlags::POLLIN)),
+        );
+        let timeout = match &self.worker {
+            Some(_) => PollTimeout::NONE,
+            None => {
+                let left_ms = self
+                    .next_start
+                    .saturating_duration_since(Instant::now())
+                    .as_millis()
+                    + 1;
+                PollTimeout::try_from(u16::try_from(left_ms).unwrap_or(u16::MAX))
+                    .unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match poll(&mut list, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn hear_signals(&mut self) -> Result<Option<u8>, Error> {
+        while let Some(information) = self.signals.read_signal()? {
+            let signal = i32::try_from(information.ssi_signo).unwrap_or(libc::SIGTERM);
+            if signal == libc::SIGINT && self.ending.is_some() {
+                if let Some(worker) = &self.worker {
+                    worker.kill();
+                }
+                return Ok(Some(130));
+            }
+            if signal != libc::SIGHUP {
+                self.ending = Some(signal);
+            }
+            self.tell(FromKeeper::Terminate { signal }, &[])?;
+        }
+        Ok(None)
+    }
+
+    fn hear_worker(&mut self) -> Result<(), Error> {
+        if let Some(worker) = &mut self.worker {
+            worker.flush();
+        }
+        while let Some(channel) = self
+            .worker
+            .as_ref()
+            .and_then(|worker| worker.channel.as_ref())
+        {
+            match hear(channel) {
+                Heard::Message(message) => self.obey(message)?,
+                Heard::Nothing => return Ok(()),
+                Heard::End => self.lose_channel(),
+            }
+        }
+        Ok(())
+    }
+
+    fn lose_channel(&mut self) {
+        self.children.abandon_waiting();
+        if let Some(worker) = &mut self.worker {
+            worker.channel = None;
+        }
+    }
+
+    fn obey(&mut self, message: ToKeeper) -> Result<(), Error> {
+        match message {
+            ToKeeper::Hello {
+                protocol: PROTOCOL, ..
+            } => self.welcome()?,
+            ToKeeper::Hello { .. } | ToKeeper::Orphan { .. } => {
+                eprintln!("changeover: worker does not speak this keeper's protocol");
+                self.worker.iter().for_each(Worker::kill);
+            }
+            ToKeeper::Listen { name, address } => self.listen(name, address)?,
+            ToKeeper::Unlisten { name } => self.listeners.unlisten(&name),
+            ToKeeper::Spawn { id, spec } => {
+                let answer = match self.children.spawn(&id, &spec) {
+                    Ok((pid, start_time)) => FromKeeper::Spawned {
+                        id,
+                        pid,
+                        start_time,
+                        boot_id: self.boot_id.clone(),
+                    },
+                    Err(error) => FromKeeper::SpawnFailed {
+                        id,
+                        error: error.to_string(),
+                    },
+                };
+                self.tell(answer, &[])?;
+            }
+            ToKeeper::Go { id } => self.children.go(&id),
+            ToKeeper::Signal { id, signal } => self.children.signal(&id, signal),
+            ToKeeper::Adopt {
+                id,
+                pid,
+                start_time,
+                boot_id,
+            } => {
+                let survivor = Survivor {
+                    id,
+                    pid,
+                    start_time,
+                };
+                let is_adopted = self.children.adopt(&survivor, &boot_id);
+                let id = survivor.id;
+                let unknown = FromKeeper::Exited {
+                    id: id.clone(),
+                    status: Status::Unknown,
+                };
+                self.tell(
+                    if is_adopted {
+                        FromKeeper::Adopted { id, pid }
+                    } else {
+                        unknown
+                    },
+                    &[],
+                )?;
+            }
+            ToKeeper::Forget { id } => self.children.forget(&id),
+            ToKeeper::Leave { .. } => self
+                .worker
+                .iter_mut()
+                .for_each(|worker| worker.leaving = true),
+        }
+        Ok(())
+    }
+
+    fn welcome(&mut self) -> Result<(), Error> {
+        let Some(worker) = &mut self.worker else {
+            return Ok(());
+        };
+        let message = FromKeeper::Welcome {
+            listeners: self.listeners.names(),
+            children: self.children.list(),
+        };
+        let sockets: Vec<BorrowedFd<'_>> = self.listeners.sockets().collect();
+        worker.send(message, &sockets)?;
+        worker.welcomed = true;
+        self.was_welcome = true;
+        // The one before it died while it was ending.
+        match self.ending {
+            Some(signal) => self.tell(FromKeeper::Terminate { signal }, &[]),
+            None => Ok(()),
+        }
+    }
+
+    fn listen(&mut self, name: String, address: std::net::SocketAddr) -> Result<(), Error> {
+        let Some(worker) = &mut self.worker else {
+            return Ok(());
+        };
+        match self.listeners.listen(&name, address) {
+            Ok((address, socket)) => {
+                worker.send(FromKeeper::Listening { name, address }, &[socket])?
+            }
+            Err(error) => worker.send(
+                FromKeeper::ListenFailed {
+                    name,
+                    address,
+                    error: error.to_string(),
+                },
+                &[],
+            )?,
+        }
+        Ok(())
+    }
+
+    /// A worker that was not welcomed yet learns it from its welcome.
+    fn tell(&mut self, message: FromKeeper, sockets: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        match &mut self.worker {
+            Some(worker) if worker.welcomed => Ok(worker.send(message, sockets)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_exits(&mut self) -> Result<(), Error> {
+        for (id, status) in self.children.reap() {
+            self.tell(FromKeeper::Exited { id, status }, &[])?;
+        }
+        Ok(())
+    }
+
+    fn see_worker_end(&mut self) -> Result<Option<u8>, Error> {
+        if !self
+            .worker
+            .as_ref()
+            .is_some_and(|worker| worker.descriptor.has_ended())
+        {
+            return Ok(None);
+        }
+        // Its last words, perhaps that it leaves, may have come after we last listened.
+        self.hear_worker()?;
+        let Some(worker) = self.worker.take() else {
+            return Ok(None);
+        };
+        self.children.abandon_waiting();
+        let status = worker.reap();
+        if let Some(code) = self.last_code(&worker, status) {
+            return Ok(Some(code));
+        }
+        let now = Instant::now();
+        self.next_start = now + self.restarts.crashed(worker.started, now);
+        eprintln!("changeover: worker ended ({status:?}), starting it again");
+        Ok(None)
+    }
+
+    /// `None` means that it crashed.
+    fn last_code(&self, worker: &Worker, status: Status) -> Option<u8> {
+        match status {
+            Status::Code(code) if worker.leaving => Some(u8::try_from(code).unwrap_or(1)),
+            Status::Unknown if worker.leaving => Some(0),
+            Status::Signal(_) if worker.leaving => Some(1),
+            Status::Code(0) if self.ending.is_some() => Some(0),
+            Status::Code(code) if !self.was_welcome && GIVES_UP.contains(&code) => {
+                u8::try_from(code).ok()
+            }
+            _ => None,
+        }
+    }
+}
+
+enum Heard {
+    Message(ToKeeper),
+    Nothing,
+    End,
+}
+
+fn hear(channel: &KeeperSide) -> Heard {
+    match channel.try_recv() {
+        Ok(Some((message, _))) => Heard::Message(message),
+        Ok(None) => Heard::End,
+        Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
+        Err(error) => {
+            eprintln!("changeover: message of the worker not heard: {error}");
+            if matches!(error, ChannelError::Io(_)) {
+                Heard::End
+            } else {
+                hear(channel)
+            }
+        }
+    }
+}

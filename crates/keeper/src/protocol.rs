@@ -1,0 +1,148 @@
+//! What keeper and worker say to each other: one JSON message per `SOCK_SEQPACKET` datagram.
+//!
+//! Invariant: a message is at most [`MESSAGE_BYTES_MAX`] long, and descriptors travel with the message that names them.
+//! Not here: how it is sent (`channel`).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Raised when a message changes its meaning.
+pub const PROTOCOL: u32 = 1;
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToKeeper {
+    Hello {
+        protocol: u32,
+        pid: i32,
+    },
+    /// Instead of `Hello`, from a worker whose keeper died. The sockets are attached in the order of `listeners`.
+    Orphan {
+        protocol: u32,
+        pid: i32,
+        boot_id: String,
+        listeners: Vec<(String, SocketAddr)>,
+        children: Vec<Survivor>,
+    },
+    Listen {
+        name: String,
+        address: SocketAddr,
+    },
+    Unlisten {
+        name: String,
+    },
+    Spawn {
+        id: String,
+        spec: Spec,
+    },
+    /// The pid is durable: let the command run.
+    Go {
+        id: String,
+    },
+    /// To the whole process group.
+    Signal {
+        id: String,
+        signal: i32,
+    },
+    /// A process of an earlier life. Answered by `Adopted`, or by `Exited` with status unknown.
+    Adopt {
+        id: String,
+        pid: i32,
+        start_time: u64,
+        boot_id: String,
+    },
+    /// The exit was recorded; the keeper may drop it. Ignored for a process that still runs.
+    Forget {
+        id: String,
+    },
+    /// The worker is done; the keeper ends when the worker does. The keeper kills nothing either way: a worker that
+    /// does not keep the versions has stopped them.
+    Leave {
+        keep_versions: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromKeeper {
+    /// The sockets are attached in the order of `listeners`. Children that exited and were not forgotten are told again.
+    Welcome {
+        listeners: Vec<(String, SocketAddr)>,
+        children: Vec<Child>,
+    },
+    /// With the socket. `address` is the one actually bound.
+    Listening {
+        name: String,
+        address: SocketAddr,
+    },
+    ListenFailed {
+        name: String,
+        address: SocketAddr,
+        error: String,
+    },
+    Spawned {
+        id: String,
+        pid: i32,
+        start_time: u64,
+        boot_id: String,
+    },
+    SpawnFailed {
+        id: String,
+        error: String,
+    },
+    Exited {
+        id: String,
+        status: Status,
+    },
+    Adopted {
+        id: String,
+        pid: i32,
+    },
+    /// The keeper got SIGTERM, SIGINT or SIGHUP.
+    Terminate {
+        signal: i32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Code(i32),
+    Signal(i32),
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    pub command: Vec<String>,
+    /// The complete environment, but for `CHANGEOVER_TARGET`, which the keeper adds.
+    pub env: Vec<(String, String)>,
+    pub cwd: PathBuf,
+    pub user: Option<String>,
+    /// Opened for append, for standard output and error. Never a pipe: a pipe would die or block with its reader.
+    pub output: PathBuf,
+    /// For jobs: where the exit status is written durably, even when keeper and worker are dead by then.
+    pub result: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Child {
+    pub id: String,
+    pub pid: i32,
+    pub start_time: u64,
+    /// Exited, not yet forgotten.
+    pub status: Option<Status>,
+    /// It was told to go.
+    pub running: bool,
+}
+
+/// A process that an orphaned worker hands to the next keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survivor {
+    pub id: String,
+    pub pid: i32,
+    pub start_time: u64,
+}
