@@ -169,8 +169,7 @@ impl Keeper {
                     .saturating_duration_since(Instant::now())
                     .as_millis()
                     + 1;
-                PollTimeout::try_from(u16::try_from(left_ms).unwrap_or(u16::MAX))
-                    .unwrap_or(PollTimeout::MAX)
+                PollTimeout::from(u16::try_from(left_ms).unwrap_or(u16::MAX))
             }
         };
         match poll(&mut list, timeout) {
