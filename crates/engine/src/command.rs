@@ -1,0 +1,109 @@
+//! What can be asked of the engine, and everything else that reaches it.
+
+use std::net::SocketAddr;
+use std::net::TcpListener;
+
+use model::{Desired, ListenerName, Mode, ServiceName, TargetId, VersionName};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::edge::{ExitStatus, Process};
+use crate::store::{Happening, Store};
+
+#[derive(Debug)]
+pub enum Command {
+    Deploy {
+        service: ServiceName,
+        version: VersionName,
+        /// For `static` services.
+        addresses: Vec<SocketAddr>,
+        message: Option<String>,
+        who: String,
+        supersede: bool,
+    },
+    Promote { service: ServiceName, who: String },
+    Abort { service: ServiceName, who: String, reason: Option<String> },
+    Rollback { service: ServiceName, to: Option<VersionName>, force: bool, who: String },
+    SetMode { service: ServiceName, mode: Mode, who: String },
+    Stop { service: ServiceName, who: String },
+    Start { service: ServiceName, who: String },
+    Restart { service: ServiceName, who: String },
+    Apply { desired: Box<Desired>, who: String },
+    Plan { desired: Box<Desired> },
+    Status,
+    /// Where a version's output is.
+    LogFile { service: ServiceName, version: Option<VersionName> },
+    Down { keep_versions: bool },
+}
+
+/// Why a command was not carried out. Nothing was changed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rejected {
+    /// `not_found`, `conflict`, `invalid`, `unavailable`.
+    pub code: &'static str,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Rejected {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+#[derive(Debug)]
+pub enum ProcessEvent {
+    Spawned { id: TargetId, process: Process },
+    SpawnFailed { id: TargetId, error: String },
+    Exited { id: TargetId, status: ExitStatus },
+    Adopted { id: TargetId },
+    Listening { name: ListenerName, socket: TcpListener },
+    ListenFailed { name: ListenerName, error: String },
+    /// The keeper was told to end.
+    Terminate { signal: i32 },
+}
+
+#[derive(Debug)]
+pub enum Input {
+    Command(Command, oneshot::Sender<Result<Value, Rejected>>),
+    Process(ProcessEvent),
+    Health { target: TargetId, healthy: bool, detail: String, tries: u32 },
+    Acknowledged { generation: u64, took_us: u64 },
+    GateFinished { service: ServiceName, release: model::ReleaseId, gate: usize, result: Result<String, String> },
+}
+
+/// The way in; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) happenings: broadcast::Sender<Happening>,
+    pub(crate) store: Store,
+}
+
+impl Engine {
+    pub async fn ask(&self, command: Command) -> Result<Value, Rejected> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || Rejected::new("unavailable", "changeover is ending");
+        self.inputs.send(Input::Command(command, reply)).map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    pub fn tell(&self, event: ProcessEvent) {
+        let _ = self.inputs.send(Input::Process(event));
+    }
+
+    /// New happenings from now on. Subscribe before reading the old ones, so that none is missed.
+    pub fn subscribe(&self) -> broadcast::Receiver<Happening> {
+        self.happenings.subscribe()
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}

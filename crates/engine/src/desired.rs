@@ -1,0 +1,85 @@
+//! Applying the desired state: what would change (`plan`, pure), and changing it.
+
+use model::{Desired, ServiceName};
+use release::Service;
+
+use crate::engine::Caretaker;
+use crate::store::Batch;
+
+/// What `apply` would do, a line each.
+pub(crate) fn plan(now: &Desired, next: &Desired) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, listener) in &next.listeners {
+        match now.listeners.get(name) {
+            None => lines.push(format!("+ listener {name} on {}", listener.address)),
+            Some(old) if old != listener => lines.push(format!("~ listener {name}: {} → {}", old.address, listener.address)),
+            Some(_) => {}
+        }
+    }
+    lines.extend(now.listeners.keys().filter(|name| !next.listeners.contains_key(*name)).map(|name| format!("- listener {name}")));
+    for (name, service) in &next.services {
+        match now.services.get(name) {
+            None => lines.push(format!("+ service {name}")),
+            Some(old) if old != service => lines.push(format!("~ service {name}: {}", changed(old, service))),
+            Some(_) => {}
+        }
+    }
+    let gone = now.services.keys().filter(|name| !next.services.contains_key(*name));
+    lines.extend(gone.map(|name| format!("- service {name}: its requests finish, its processes are stopped")));
+    lines
+}
+
+fn changed(old: &model::Service, new: &model::Service) -> String {
+    let mut parts = Vec::new();
+    if old.routes != new.routes { parts.push("routes (at once)") }
+    if old.run != new.run { parts.push("run (from the next deploy on, and for targets that start)") }
+    if old.health != new.health { parts.push("health (at once)") }
+    if old.strategy != new.strategy { parts.push("strategy (from the next deploy on)") }
+    if parts.is_empty() { parts.push("settings (at once)") }
+    parts.join(", ")
+}
+
+impl Caretaker {
+    /// Makes `next` what is desired: persists it, listens, routes, starts and stops.
+    pub(crate) async fn adopt_desired(&mut self, next: Desired) -> Result<Vec<String>, String> {
+        let lines = plan(&self.desired, &next);
+        let batch = Batch {
+            puts: vec![("desired".to_owned(), serde_json::to_string(&next).expect("plain data"))],
+            ..Batch::default()
+        };
+        self.store.commit(batch).await.map_err(|error| error.to_string())?;
+        let old = std::mem::replace(&mut self.desired, next);
+        for name in self.desired.services.keys() {
+            self.services.entry(name.clone()).or_insert_with(|| Service::new(name.clone()));
+        }
+        for (name, listener) in &old.listeners {
+            if self.desired.listeners.get(name) != Some(listener) {
+                self.data_plane.unlisten(name);
+                self.processes.unlisten(name)?;
+            }
+        }
+        // Asked again for those that stay: the keeper answers with the socket that it has.
+        for (name, listener) in &self.desired.listeners {
+            self.processes.listen(name, listener.address)?;
+        }
+        let rechecked: Vec<_> = self.targets.values()
+            .filter(|entry| {
+                let (was, is) = (old.services.get(&entry.kept.service), self.desired.services.get(&entry.kept.service));
+                entry.checks.is_some() && was.map(|it| &it.health) != is.map(|it| &it.health)
+            })
+            .map(|entry| entry.kept.id.clone())
+            .collect();
+        for id in rechecked {
+            self.begin_checks(&id);
+        }
+        self.publish();
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for name in names {
+            self.reconcile(&name).await;
+            if !self.desired.services.contains_key(&name) {
+                self.forget_service(&name).await;
+            }
+        }
+        Ok(lines)
+    }
+}

@@ -1,0 +1,87 @@
+//! What the engine needs of others; they implement it, it never imports them.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{ListenerName, ServiceName, Snapshot, TargetId, VersionName};
+use serde::{Deserialize, Serialize};
+
+/// Cumulative counts of one version.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub requests: u64,
+    /// 5xx, resets, timeouts.
+    pub bad: u64,
+    pub p99_ms: Option<f64>,
+}
+
+pub type Acknowledged = Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>>;
+
+/// The corridor that requests walk through.
+pub trait DataPlane: Send + Sync + 'static {
+    /// Resolves when every data thread routes by the snapshot.
+    fn install(&self, snapshot: Arc<Snapshot>) -> Acknowledged;
+    fn listen(&self, name: &ListenerName, socket: TcpListener) -> Result<(), String>;
+    fn unlisten(&self, name: &ListenerName);
+    /// Requests and tunnels that a version has now.
+    fn in_flight(&self, service: &ServiceName, version: &VersionName) -> usize;
+    fn cut(&self, service: &ServiceName, version: &VersionName) -> usize;
+    fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts;
+}
+
+/// A process to start, in its own session, its output appended to a file.
+#[derive(Debug, Clone)]
+pub struct Spawn {
+    pub command: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: PathBuf,
+    pub user: Option<String>,
+    pub output: PathBuf,
+    /// Jobs: the exit status is written here durably.
+    pub result: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+    Unknown,
+}
+
+impl std::fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("exit code unknown"),
+        }
+    }
+}
+
+/// Who owns the processes. Answers come as `ProcessEvent`s.
+pub trait Processes: Send + Sync + 'static {
+    /// The process waits before its `exec` until [`go`](Self::go).
+    fn spawn(&self, id: &TargetId, spawn: &Spawn) -> Result<(), String>;
+    fn go(&self, id: &TargetId) -> Result<(), String>;
+    fn signal(&self, id: &TargetId, signal: i32) -> Result<(), String>;
+    fn adopt(&self, id: &TargetId, process: &Process) -> Result<(), String>;
+    /// Its exit was recorded.
+    fn forget(&self, id: &TargetId) -> Result<(), String>;
+    fn listen(&self, name: &ListenerName, address: std::net::SocketAddr) -> Result<(), String>;
+    fn unlisten(&self, name: &ListenerName) -> Result<(), String>;
+    /// The worker is done.
+    fn leave(&self, keep_versions: bool) -> Result<(), String>;
+}
+
+/// Identity of a process: a reused pid has another start time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: i32,
+    pub start_time: u64,
+    pub boot_id: String,
+}

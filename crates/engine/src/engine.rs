@@ -1,0 +1,437 @@
+//! The event loop: one task that owns all state, wakes on one closed [`Input`], persists, then acts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use model::{Desired, Moment, ServiceName, Snapshot, TargetId, VersionName};
+use release::{Effect, Event, Release, Service, State, TargetView};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::command::{Engine, Input, ProcessEvent, Rejected};
+use crate::edge::{DataPlane, Processes};
+use crate::gates::Job;
+use crate::store::{Batch, Happening, Store, StoreError};
+use crate::targets::{Entry, Kept, Life};
+
+pub struct Config {
+    pub state_dir: PathBuf,
+    /// The folder of `changeover.yaml`.
+    pub folder: PathBuf,
+    /// What the file says now; the last applied one counts when absent.
+    pub desired: Option<Desired>,
+}
+
+pub(crate) struct Caretaker {
+    pub(crate) config: Config,
+    pub(crate) desired: Desired,
+    pub(crate) services: BTreeMap<ServiceName, Service>,
+    pub(crate) targets: BTreeMap<TargetId, Entry>,
+    pub(crate) jobs: HashMap<TargetId, Job>,
+    pub(crate) store: Store,
+    pub(crate) data_plane: Arc<dyn DataPlane>,
+    pub(crate) processes: Box<dyn Processes>,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) next_port: u16,
+    happenings: broadcast::Sender<Happening>,
+    last_seq: u64,
+    published: Arc<Snapshot>,
+    acknowledged: u64,
+    pub(crate) restarts: HashMap<(ServiceName, VersionName), Restarts>,
+    pub(crate) watches: HashMap<ServiceName, crate::edge::Counts>,
+    pub(crate) switching: Vec<Waiting>,
+    pub(crate) switch_began: HashMap<ServiceName, std::time::Instant>,
+    pub(crate) last_switch_us: HashMap<ServiceName, u64>,
+    pub(crate) ending: Option<Ending>,
+}
+
+/// Starts again after an exit that nobody asked for: back-off and a limit.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Restarts {
+    pub count: u32,
+    pub not_before: Moment,
+}
+
+/// A rollback whose answer waits for the switch.
+pub(crate) struct Waiting {
+    pub service: ServiceName,
+    pub reply: oneshot::Sender<Result<serde_json::Value, Rejected>>,
+    pub from: Option<VersionName>,
+    pub to: Option<VersionName>,
+    pub hot: bool,
+    pub began: std::time::Instant,
+}
+
+pub(crate) struct Ending {
+    pub keep_versions: bool,
+    pub replies: Vec<oneshot::Sender<Result<serde_json::Value, Rejected>>>,
+}
+
+/// Opens the store, adopts what runs, and begins to drive. Returns the way in and the task, which ends after `Down`.
+pub async fn start(
+    config: Config,
+    data_plane: Arc<dyn DataPlane>,
+    processes: Box<dyn Processes>,
+) -> Result<(Engine, tokio::task::JoinHandle<()>), StoreError> {
+    let (store, loaded) = Store::open(&config.state_dir.join("state.db"))?;
+    let (inputs, inbox) = mpsc::unbounded_channel();
+    let (happenings, _) = broadcast::channel(1024);
+    let stored = |prefix: &str| -> Vec<String> {
+        loaded.values.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, value)| value.clone()).collect()
+    };
+    let desired = config.desired.clone().or_else(|| stored("desired").first().and_then(|text| serde_json::from_str(text).ok()));
+    let desired = desired.unwrap_or_else(|| Desired {
+        listeners: BTreeMap::new(),
+        services: BTreeMap::new(),
+        ports: model::PortRange { first: 21_000, last: 21_999 },
+        access_log: model::AccessLog { scope: model::AccessLogScope::Failed, format: model::AccessLogFormat::Json },
+    });
+    let services: BTreeMap<ServiceName, Service> = stored("service/").iter()
+        // One service's broken row never takes another down.
+        .filter_map(|text| serde_json::from_str::<Service>(text).map_err(|error| eprintln!("a stored service is unreadable: {error}")).ok())
+        .map(|service| (service.name.clone(), service))
+        .collect();
+    let kept: Vec<Kept> = stored("target/").iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+    let engine = Engine { inputs: inputs.clone(), happenings: happenings.clone(), store: store.clone() };
+    let caretaker = Caretaker {
+        next_port: desired.ports.first,
+        config,
+        desired,
+        services,
+        targets: BTreeMap::new(),
+        jobs: HashMap::new(),
+        store,
+        data_plane,
+        processes,
+        inputs,
+        happenings,
+        last_seq: loaded.last_seq,
+        published: Arc::new(Snapshot::default()),
+        acknowledged: 0,
+        restarts: HashMap::new(),
+        watches: HashMap::new(),
+        switching: Vec::new(),
+        switch_began: HashMap::new(),
+        last_switch_us: HashMap::new(),
+        ending: None,
+    };
+    let task = tokio::spawn(caretaker.run(inbox, kept));
+    Ok((engine, task))
+}
+
+/// While something moves, deadlines are looked at this often; else every `REST`.
+const BUSY: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(200);
+
+impl Caretaker {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>) {
+        self.recover(kept).await;
+        loop {
+            let pause = if self.moves() { BUSY } else { REST };
+            tokio::select! {
+                biased;
+                input = inbox.recv() => match input {
+                    Some(input) => self.handle(input).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(pause) => self.look_at_deadlines().await,
+            }
+            if self.has_ended() {
+                return;
+            }
+        }
+    }
+
+    /// After a start: adopt processes, listen, perform the effects that were open.
+    async fn recover(&mut self, kept: Vec<Kept>) {
+        for it in kept {
+            let id = it.id.clone();
+            let process = it.process.clone();
+            let (ours, known) = (it.ours, self.services.contains_key(&it.service));
+            self.targets.insert(id.clone(), Entry {
+                kept: it,
+                life: Life::Running,
+                healthy: false,
+                detail: "not asked yet".to_owned(),
+                tries: 0,
+                began_at: self.now(),
+                checks: None,
+            });
+            match process {
+                Some(process) if ours => {
+                    let _ = self.processes.adopt(&id, &process);
+                    self.begin_checks(&id);
+                }
+                // Its pid never became durable: it was never let go.
+                None if ours => self.forget_target(&id).await,
+                _ if known => self.begin_checks(&id),
+                _ => {}
+            }
+        }
+        let now = self.now();
+        for service in self.services.values_mut() {
+            // Moments count from boot: after a reboot a deadline would lie in the far future.
+            if let Some(release) = service.release.as_mut().filter(|release| release.entered_at > now) {
+                release.entered_at = now;
+            }
+        }
+        let desired = self.desired.clone();
+        if let Err(error) = self.adopt_desired(desired).await {
+            eprintln!("error: {error}");
+        }
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for name in names {
+            Box::pin(self.perform(&name)).await;
+        }
+    }
+
+    async fn handle(&mut self, input: Input) {
+        match input {
+            Input::Command(command, reply) => self.command(command, reply).await,
+            Input::Process(event) => self.process_event(event).await,
+            Input::Health { target, healthy, detail, tries } => self.health(&target, healthy, detail, tries).await,
+            Input::Acknowledged { generation, took_us } => self.acknowledged(generation, took_us).await,
+            Input::GateFinished { service, release, gate, result } => {
+                let same = self.services.get(&service).and_then(Service::running_release).is_some_and(|it| it.id == release);
+                if same {
+                    self.gate_done(&service, gate, result.map(|_| ())).await;
+                }
+            }
+        }
+    }
+
+    async fn process_event(&mut self, event: ProcessEvent) {
+        match event {
+            ProcessEvent::Spawned { id, process } => self.spawned(&id, process).await,
+            ProcessEvent::SpawnFailed { id, error } => {
+                if let Some(kept) = self.targets.get(&id).map(|entry| entry.kept.clone()) {
+                    self.forget_target(&id).await;
+                    self.start_failed(&kept, &error).await;
+                }
+            }
+            ProcessEvent::Exited { id, status } => self.exited(&id, status).await,
+            ProcessEvent::Adopted { .. } => {}
+            ProcessEvent::Listening { name, socket } => {
+                if let Err(error) = self.data_plane.listen(&name, socket) {
+                    eprintln!("error: listener {name}: {error}");
+                }
+            }
+            ProcessEvent::ListenFailed { name, error } => {
+                let text = format!("listener {name}: {error}");
+                eprintln!("error: {text}");
+                self.tell_all("listen_failed", text).await;
+            }
+            ProcessEvent::Terminate { signal } => {
+                let keep_versions = signal != nix::sys::signal::Signal::SIGINT as i32;
+                self.begin_ending(keep_versions, None).await;
+            }
+        }
+    }
+
+    async fn health(&mut self, target: &TargetId, healthy: bool, detail: String, tries: u32) {
+        let Some(entry) = self.targets.get_mut(target) else { return };
+        if matches!(entry.life, Life::Stopping { .. }) {
+            return;
+        }
+        entry.detail = detail;
+        entry.tries = tries;
+        if entry.healthy == healthy {
+            return;
+        }
+        entry.healthy = healthy;
+        let kept = entry.kept.clone();
+        if healthy {
+            self.restarts.remove(&(kept.service.clone(), kept.version.clone()));
+        } else {
+            let text = format!("{} on {} is not healthy", kept.version, kept.address);
+            self.tell(&kept.service, "target_became_unhealthy", text).await;
+        }
+        self.publish();
+        self.look_at_release(&kept.service).await;
+    }
+
+    pub(crate) fn views(&self, service: &ServiceName) -> Vec<TargetView> {
+        self.targets.values()
+            .filter(|entry| entry.kept.service == *service && !matches!(entry.life, Life::Stopping { .. }))
+            .map(Entry::view)
+            .collect()
+    }
+
+    /// Gives the data plane the routing of the current state, when it differs.
+    pub(crate) fn publish(&mut self) {
+        let services = self.desired.services.iter()
+            .filter_map(|(name, desired)| {
+                self.services.get(name).map(|service| release::route(desired, service, &self.views(name)))
+            })
+            .collect();
+        if self.published.services == services && self.published.generation > 0 {
+            return;
+        }
+        let snapshot = Arc::new(Snapshot { generation: self.published.generation + 1, services });
+        self.published = snapshot.clone();
+        let generation = snapshot.generation;
+        let install = self.data_plane.install(snapshot);
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            match install.await {
+                Ok(took) => {
+                    let _ = inputs.send(Input::Acknowledged { generation, took_us: took.as_micros() as u64 });
+                }
+                Err(error) => eprintln!("error: generation {generation}: {error}"),
+            }
+        });
+    }
+
+    async fn acknowledged(&mut self, generation: u64, _took_us: u64) {
+        self.acknowledged = self.acknowledged.max(generation);
+        if self.acknowledged < self.published.generation {
+            return;
+        }
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for name in names {
+            self.look_at_release(&name).await;
+        }
+    }
+
+    pub(crate) fn all_acknowledged(&self) -> bool {
+        self.acknowledged >= self.published.generation
+    }
+
+    /// Persists the service's next state, with what is told about it.
+    pub(crate) async fn keep(&mut self, next: &Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
+        let number = next.release.as_ref().map(|release| release.number);
+        let happenings: Vec<Happening> = told.into_iter()
+            .map(|(kind, text)| self.happening(next.name.as_str(), number, kind, text))
+            .collect();
+        let mut puts = vec![(format!("service/{}", next.name), serde_json::to_string(next).expect("plain data"))];
+        if let Some(release) = &next.release {
+            puts.push((format!("release/{}/{:08}", next.name, release.number), serde_json::to_string(release).expect("plain data")));
+        }
+        let batch = Batch { puts, happenings: happenings.clone(), ..Batch::default() };
+        self.store.commit(batch).await.map_err(|error| unavailable(&error))?;
+        for happening in happenings {
+            let _ = self.happenings.send(happening);
+        }
+        Ok(())
+    }
+
+    fn happening(&mut self, service: &str, release: Option<u64>, kind: &str, text: String) -> Happening {
+        self.last_seq += 1;
+        Happening { seq: self.last_seq, at_ms: wall_ms(), service: service.to_owned(), release, kind: kind.to_owned(), text }
+    }
+
+    /// Tells something that changes no state; not worth failing for.
+    pub(crate) async fn tell(&mut self, service: &ServiceName, kind: &str, text: String) {
+        let number = self.services.get(service).and_then(Service::running_release).map(|release| release.number);
+        let happening = self.happening(service.as_str(), number, kind, text);
+        let batch = Batch { happenings: vec![happening.clone()], ..Batch::default() };
+        if self.store.commit(batch).await.is_ok() {
+            let _ = self.happenings.send(happening);
+        }
+    }
+
+    async fn tell_all(&mut self, kind: &str, text: String) {
+        let happening = self.happening("", None, kind, text);
+        let batch = Batch { happenings: vec![happening.clone()], ..Batch::default() };
+        if self.store.commit(batch).await.is_ok() {
+            let _ = self.happenings.send(happening);
+        }
+    }
+
+    /// Moves a service's release by an event: persist, then perform.
+    pub(crate) async fn apply(&mut self, name: &ServiceName, event: Event) {
+        let Some(service) = self.services.get(name) else { return };
+        let next = match service.apply(&event, self.now()) {
+            Ok(next) => next,
+            Err(illegal) => {
+                eprintln!("service {name}: {} means nothing in {}", illegal.event, illegal.state);
+                return;
+            }
+        };
+        let before = service.running_release().map(|release| release.state.clone());
+        let told = crate::releases::told(&next, before.as_ref(), &event);
+        crash_point(&next, "before");
+        match self.keep(&next, told).await {
+            Ok(()) => {
+                crash_point(&next, "persisted");
+                self.services.insert(name.clone(), next);
+                Box::pin(self.perform(name)).await;
+            }
+            Err(error) => eprintln!("error: service {name}: {}", error.message),
+        }
+    }
+
+    /// Performs what follows from the state; idempotent.
+    pub(crate) async fn perform(&mut self, name: &ServiceName) {
+        let Some(release) = self.services.get(name).and_then(|service| service.release.clone()) else {
+            self.reconcile(name).await;
+            return;
+        };
+        if matches!(release.state, State::Switching | State::Returning { .. }) {
+            self.switch_began.entry(name.clone()).or_insert_with(std::time::Instant::now);
+        }
+        self.publish();
+        for effect in release.effects() {
+            match effect {
+                Effect::RunGate { gate } => self.run_gate(&release, gate).await,
+                Effect::Watch => {
+                    let counts = self.data_plane.counts(name, &release.candidate);
+                    self.watches.insert(name.clone(), counts);
+                }
+                // Looked at as deadlines.
+                Effect::AwaitHealthy | Effect::AwaitAcknowledgement | Effect::Drain { .. } => {}
+            }
+        }
+        self.reconcile(name).await;
+        if let Some(service) = self.services.get(name) {
+            crash_point(service, "performed");
+        }
+        self.look_at_release(name).await;
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        boot_ms()
+    }
+
+    fn moves(&self) -> bool {
+        self.ending.is_some()
+            || self.services.values().any(|service| service.running_release().is_some())
+            || self.targets.values().any(|entry| entry.life != Life::Running)
+    }
+
+    pub(crate) fn running_release(&self, name: &ServiceName) -> Option<&Release> {
+        self.services.get(name).and_then(Service::running_release)
+    }
+}
+
+pub(crate) fn unavailable(error: &StoreError) -> Rejected {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    Rejected::new("unavailable", format!("{error}{source}; nothing was changed"))
+        .hint("look at the disk of the state directory; `changeover rollback` works all the same")
+}
+
+/// `CLOCK_BOOTTIME` in milliseconds.
+fn boot_ms() -> Moment {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("the boot clock exists");
+    now.tv_sec() as u64 * 1_000 + now.tv_nsec() as u64 / 1_000_000
+}
+
+pub(crate) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Where a test may end the worker, as `kill -9` does: `CHANGEOVER_CRASH_AT=switching:persisted`. Each transition of a release
+/// passes `before`, `persisted` and `performed`.
+fn crash_point(service: &Service, point: &str) {
+    use std::sync::OnceLock;
+    static WANTED: OnceLock<Option<String>> = OnceLock::new();
+    let wanted = WANTED.get_or_init(|| std::env::var("CHANGEOVER_CRASH_AT").ok());
+    let (Some(wanted), Some(release)) = (wanted, &service.release) else { return };
+    if std::env::var_os("CHANGEOVER_WORKER_CRASHES").is_some_and(|crashes| crashes != "0") {
+        return;
+    }
+    if *wanted == format!("{}/{}:{point}", release.number, release.state.name()) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    }
+}

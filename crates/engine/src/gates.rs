@@ -1,0 +1,188 @@
+//! Gates: what must pass between healthy and the switch. Commands run as jobs of the keeper, whose result outlives us, so
+//! that a migration runs exactly once per release.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::{GateKind, Runtime, ServiceName, TargetId};
+use release::{Event, Release, State};
+
+use crate::command::Input;
+use crate::edge::{ExitStatus, Spawn};
+use crate::engine::Caretaker;
+use crate::probe;
+use crate::processes::environment;
+
+/// A gate's command that runs.
+pub(crate) struct Job {
+    pub service: ServiceName,
+    pub gate: usize,
+    pub deadline: u64,
+}
+
+impl Caretaker {
+    fn job_id(release: &Release, gate: usize) -> TargetId {
+        TargetId::new(&format!("{}-gate-{gate}", release.id)).expect("an id with a suffix is valid")
+    }
+
+    fn job_file(&self, id: &TargetId, ending: &str) -> PathBuf {
+        self.config.state_dir.join("jobs").join(format!("{id}.{ending}"))
+    }
+
+    /// Performs `Effect::RunGate`; again after a crash, without running a command twice.
+    pub(crate) async fn run_gate(&mut self, release: &Release, gate: usize) {
+        let Some(gate_wanted) = release.settings.gates.get(gate).cloned() else { return };
+        let id = Self::job_id(release, gate);
+        if self.jobs.contains_key(&id) {
+            return;
+        }
+        self.tell(&release.service, "gate_began", format!("gate       {}", gate_wanted.name)).await;
+        let timeout = Duration::from_millis(gate_wanted.timeout_ms);
+        let (command, irreversible) = match &gate_wanted.kind {
+            GateKind::Http { path, status } => {
+                return self.ask_gate(release, gate, path.clone(), *status, timeout);
+            }
+            GateKind::Command { command } => (command.clone(), false),
+            GateKind::Migrate { command, irreversible } => (command.clone(), *irreversible),
+        };
+        if let Ok(result) = std::fs::read_to_string(self.job_file(&id, "result")) {
+            let passed = result.contains("\"Code\":0") || result.contains("\"code\":0");
+            return self.gate_done(&release.service.clone(), gate, if passed { Ok(()) } else { Err(result) }).await;
+        }
+        let is_migration = matches!(gate_wanted.kind, GateKind::Migrate { .. });
+        let started = self.job_file(&id, "started");
+        if is_migration && started.exists() {
+            let reason = format!("gate {} was interrupted; whether the migration finished is unknown, and it is not run twice", gate_wanted.name);
+            return self.gate_done(&release.service.clone(), gate, Err(reason)).await;
+        }
+        if irreversible {
+            if let Err(error) = self.mark_irreversible(&release.service, &gate_wanted.name).await {
+                return self.gate_done(&release.service.clone(), gate, Err(error)).await;
+            }
+        }
+        let spawned = self.spawn_job(release, gate, &id, command);
+        match spawned {
+            Ok(()) => {
+                let deadline = self.now() + gate_wanted.timeout_ms;
+                self.jobs.insert(id, Job { service: release.service.clone(), gate, deadline });
+            }
+            Err(error) => self.gate_done(&release.service.clone(), gate, Err(error)).await,
+        }
+    }
+
+    fn spawn_job(&self, release: &Release, gate: usize, id: &TargetId, command: Vec<String>) -> Result<(), String> {
+        let desired = self.desired.services.get(&release.service).ok_or("the service is gone")?;
+        let (cwd, user, env) = match &desired.run.runtime {
+            Runtime::Process { cwd, user, env, .. } => (cwd.clone(), user.clone(), env.clone()),
+            Runtime::Static => (self.config.folder.clone(), None, std::collections::BTreeMap::new()),
+        };
+        let address = self.first_address(&release.service, &release.candidate);
+        let port = address.map(|address| address.port().to_string()).unwrap_or_default();
+        let url = address.map(|address| format!("http://{address}")).unwrap_or_default();
+        let fill = |text: &str| {
+            text.replace("{version}", release.candidate.as_str()).replace("{port}", &port).replace("{url}", &url)
+        };
+        let folder = self.config.state_dir.join("jobs");
+        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        self.processes.spawn(id, &Spawn {
+            command: command.iter().map(|word| fill(word)).collect(),
+            env: environment(env.into_iter(), &[
+                ("CHANGEOVER_SERVICE", release.service.as_str()),
+                ("CHANGEOVER_VERSION", release.candidate.as_str()),
+                ("CHANGEOVER_RELEASE", release.id.as_str()),
+                ("CHANGEOVER_GATE", release.settings.gates[gate].name.as_str()),
+                ("CHANGEOVER_URL", url.as_str()),
+            ]),
+            cwd,
+            user,
+            output: self.job_file(id, "log"),
+            result: Some(self.job_file(id, "result")),
+        })
+    }
+
+    fn ask_gate(&self, release: &Release, gate: usize, path: String, status: (u16, u16), timeout: Duration) {
+        let inputs = self.inputs.clone();
+        let (service, id) = (release.service.clone(), release.id.clone());
+        let address = self.first_address(&release.service, &release.candidate);
+        tokio::spawn(async move {
+            let result = match address {
+                None => Err("the candidate has no target".to_owned()),
+                Some(address) => match probe::get(address, None, &path, timeout).await {
+                    Ok(got) if (status.0..=status.1).contains(&got) => Ok(format!("GET {path} → {got}")),
+                    Ok(got) => Err(format!("GET http://{address}{path} → {got}")),
+                    Err(error) => Err(format!("GET http://{address}{path} → {error}")),
+                },
+            };
+            let _ = inputs.send(Input::GateFinished { service, release: id, gate, result });
+        });
+    }
+
+    /// Durable proof that the job was let go; it runs only after this.
+    pub(crate) fn gate_spawned(&mut self, id: &TargetId) -> bool {
+        if !self.jobs.contains_key(id) {
+            return false;
+        }
+        let started = self.job_file(id, "started");
+        let durable = std::fs::File::create(&started).and_then(|file| file.sync_all());
+        if durable.is_ok() {
+            let _ = self.processes.go(id);
+        }
+        true
+    }
+
+    pub(crate) async fn gate_exited(&mut self, id: &TargetId, status: ExitStatus) -> bool {
+        let Some(job) = self.jobs.remove(id) else { return false };
+        let _ = self.processes.forget(id);
+        let result = match status {
+            ExitStatus::Code(0) => Ok(()),
+            other => Err(format!("{other}{}", last_lines(&self.job_file(id, "log")))),
+        };
+        self.gate_done(&job.service, job.gate, result).await;
+        true
+    }
+
+    pub(crate) async fn gate_done(&mut self, service: &ServiceName, gate: usize, result: Result<(), String>) {
+        let name = self.services.get(service)
+            .and_then(|service| service.running_release())
+            .filter(|release| matches!(release.state, State::Gating { gate: now } if now == gate))
+            .map(|release| release.settings.gates[gate].name.clone());
+        let Some(name) = name else { return };
+        let event = match result {
+            Ok(()) => Event::GatePassed { gate },
+            Err(reason) => Event::GateFailed { gate, reason: format!("gate {name} failed: {reason}") },
+        };
+        Box::pin(self.apply(service, event)).await;
+    }
+
+    /// Ends gates whose time is up.
+    pub(crate) fn kill_overdue_gates(&mut self) {
+        let now = self.now();
+        for (id, _) in self.jobs.iter().filter(|(_, job)| job.deadline <= now) {
+            let _ = self.processes.signal(id, nix::sys::signal::Signal::SIGKILL as i32);
+        }
+    }
+}
+
+const LAST_LINES: usize = 10;
+const LAST_BYTES: u64 = 16 * 1024;
+
+/// The end of a log file, each line after `    | `.
+pub(crate) fn last_lines(file: &std::path::Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(file)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(LAST_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    if last.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<String> = last.iter().map(|line| format!("    | {line}")).collect();
+    format!("\n  its last lines:\n{}", shown.join("\n"))
+}

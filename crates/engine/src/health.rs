@@ -1,0 +1,46 @@
+//! Active health checks: they go on for ever, also with a single target.
+
+use std::time::Duration;
+
+use model::{Health, TargetId};
+use tokio::sync::mpsc;
+
+use crate::command::Input;
+use crate::probe;
+
+/// Asks again and again; reports every change, and every bad answer while the target was never healthy.
+pub(crate) async fn check(
+    target: TargetId,
+    address: std::net::SocketAddr,
+    health: Health,
+    inputs: mpsc::UnboundedSender<Input>,
+) {
+    let (mut good, mut bad, mut tries) = (0u32, 0u32, 0u32);
+    let mut healthy: Option<bool> = None;
+    loop {
+        let timeout = Duration::from_millis(health.timeout_ms);
+        let answer = probe::get(address, health.host.as_deref(), &health.path, timeout).await;
+        tries += 1;
+        let (passed, what) = match answer {
+            Ok(status) if (health.status.0..=health.status.1).contains(&status) => (true, status.to_string()),
+            Ok(status) => (false, status.to_string()),
+            Err(error) => (false, error),
+        };
+        (good, bad) = if passed { (good + 1, 0) } else { (0, bad + 1) };
+        let now = match healthy {
+            Some(true) => bad < health.fall,
+            _ => good >= health.rise,
+        };
+        if healthy != Some(now) || !now {
+            healthy = Some(now);
+            let detail = format!("GET http://{address}{} → {what}", health.path);
+            if inputs.send(Input::Health { target: target.clone(), healthy: now, detail, tries }).is_err() {
+                return;
+            }
+        }
+        // A target that starts is asked more often, so that a release does not wait for the clock.
+        let pause_ms = if healthy == Some(true) { health.interval_ms } else { health.interval_ms.min(100) };
+        let jitter_ms = u64::from(tries % 7) * pause_ms / 70;
+        tokio::time::sleep(Duration::from_millis(pause_ms + jitter_ms)).await;
+    }
+}
