@@ -1,0 +1,63 @@
+//! What happened, as JSON lines: the old ones since a number, then, when followed, the new ones as they come.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use engine::Happening;
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::broadcast;
+
+use crate::Counter;
+
+#[derive(Deserialize)]
+pub(crate) struct Wanted {
+    #[serde(default)]
+    since: u64,
+    service: Option<String>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Of one answer, when not followed.
+const EVENTS_MAX: usize = 10_000;
+
+struct Following {
+    old: std::vec::IntoIter<Happening>,
+    new: Option<broadcast::Receiver<Happening>>,
+    last: u64,
+    service: Option<String>,
+}
+
+pub(crate) async fn events(State(counter): State<Arc<Counter>>, Query(wanted): Query<Wanted>) -> Response {
+    let new = wanted.follow.then(|| counter.engine.subscribe());
+    let old = counter.engine.store().happenings(wanted.since, wanted.service.clone(), EVENTS_MAX).await;
+    let following = Following { old: old.into_iter(), new, last: wanted.since, service: wanted.service };
+    let lines = stream::unfold(following, |mut following| async move {
+        let happening = following.next().await?;
+        following.last = happening.seq;
+        let mut line = serde_json::to_vec(&happening).expect("plain data");
+        line.push(b'\n');
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), following))
+    });
+    ([("content-type", "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+impl Following {
+    async fn next(&mut self) -> Option<Happening> {
+        if let Some(happening) = self.old.next() {
+            return Some(happening);
+        }
+        loop {
+            match self.new.as_mut()?.recv().await {
+                Ok(it) if it.seq > self.last && self.service.as_ref().is_none_or(|service| *service == it.service) => return Some(it),
+                Ok(_) => {}
+                // A reader that cannot keep up asks again with `since`.
+                Err(_) => return None,
+            }
+        }
+    }
+}
