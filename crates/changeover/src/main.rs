@@ -1,1 +1,65 @@
-fn main() {}
+//! The front door: one file per command, and the wiring of the rooms.
+
+mod args;
+mod client;
+mod commands;
+mod exit;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Verb};
+use exit::Exit;
+
+fn main() -> ExitCode {
+    // What the keeper starts before a version's command; it must not touch the arguments that follow.
+    if std::env::args_os().nth(1).is_some_and(|first| first == "child") {
+        keeper::child_main(std::env::args_os().skip(2));
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let place = args.place();
+    let done = match args.verb {
+        Verb::Demo(demo) => commands::demo::run(&demo),
+        Verb::DemoService(service) => commands::demo::service(service),
+        Verb::Init => commands::init::run(&place),
+        Verb::Check => commands::check::run(&place),
+        Verb::Schema => commands::check::schema(),
+        Verb::Up => commands::up::run(&place),
+        Verb::Worker => worker::run(&place),
+        Verb::Plan => commands::apply::plan(&place),
+        Verb::Apply => commands::apply::apply(&place),
+        Verb::Down { keep_versions } => commands::simple::down(&place, keep_versions),
+        Verb::Deploy(deploy) => commands::deploy::run(&place, &deploy),
+        Verb::Promote { service } => commands::simple::promote(&place, &service),
+        Verb::Abort { service, message } => commands::simple::abort(&place, &service, message),
+        Verb::Rollback(rollback) => commands::rollback::run(&place, &rollback),
+        Verb::Hold { service, off, wait } => commands::simple::hold(&place, &service, off, &wait),
+        Verb::Maintenance { service, off, page } => commands::simple::maintenance(&place, &service, off, page.as_deref()),
+        Verb::Stop { service } => commands::simple::verb(&place, &service, "stop"),
+        Verb::Start { service } => commands::simple::verb(&place, &service, "start"),
+        Verb::Restart { service } => commands::simple::verb(&place, &service, "restart"),
+        Verb::Status { json } => commands::status::run(&place, json),
+        Verb::History { service, json } => commands::history::run(&place, service.as_deref(), json),
+        Verb::Events(events) => commands::events::run(&place, &events),
+        Verb::Logs(logs) => commands::logs::run(&place, &logs),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut <Args as clap::CommandFactory>::command(), "changeover", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            exit::of(&error).into()
+        }
+    }
+}

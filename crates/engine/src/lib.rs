@@ -18,6 +18,6 @@ mod store;
 mod targets;
 
 pub use command::{Command, Engine as Handle, Input, ProcessEvent, Rejected};
-pub use edge::{Counts, DataPlane, ExitStatus, Processes, Spawn};
+pub use edge::{Acknowledged, Counts, DataPlane, ExitStatus, Process, Processes, Spawn};
 pub use engine::{Config, start};
 pub use store::{Happening, Store, StoreError};

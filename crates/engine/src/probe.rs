@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// The status of `GET path`, or what went wrong in words.
@@ -21,7 +22,7 @@ async fn ask(address: SocketAddr, host: Option<&str>, path: &str) -> Result<u16,
         _ => error.to_string(),
     })?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(Io(stream)).await.map_err(|error| error.to_string())?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let talk = tokio::spawn(connection);
     let host = host.map_or_else(|| address.to_string(), str::to_owned);
     let request = hyper::Request::get(path)
@@ -40,44 +41,4 @@ async fn ask(address: SocketAddr, host: Option<&str>, path: &str) -> Result<u16,
     .await;
     talk.abort();
     answer
-}
-
-/// A tokio stream as hyper wants it.
-struct Io(TcpStream);
-
-impl hyper::rt::Read for Io {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        mut buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        let mut chunk = [0u8; 4096];
-        let size = buffer.remaining().min(chunk.len());
-        let mut read = tokio::io::ReadBuf::new(&mut chunk[..size]);
-        std::task::ready!(tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut self.0), context, &mut read))?;
-        buffer.put_slice(read.filled());
-        std::task::Poll::Ready(Ok(()))
-    }
-}
-
-impl hyper::rt::Write for Io {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        bytes: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        tokio::io::AsyncWrite::poll_write(std::pin::Pin::new(&mut self.0), context, bytes)
-    }
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut self.0), context)
-    }
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.0), context)
-    }
 }

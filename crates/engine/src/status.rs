@@ -40,7 +40,7 @@ impl Caretaker {
                 "service": name, "serves": serving, "mode": service.mode, "stopped": service.stopped, "release": release,
                 "targets": targets, "healthy": healthy, "wanted": self.wanted_targets(name),
                 "requests": counts.requests, "bad": counts.bad, "p99_ms": counts.p99_ms, "rollback": rollback,
-                "confirmed": service.confirmed, "rejected": service.rejected,
+                "last_switch_us": self.last_switch_us.get(name), "confirmed": service.confirmed, "rejected": service.rejected,
             })
         }).collect();
         json!({ "services": services })

@@ -1,0 +1,194 @@
+//! What was typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Replace a running service without losing a request, and take it back at once.
+#[derive(Parser)]
+#[command(name = "changeover", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// The configuration file
+    #[arg(long, short, global = true, default_value = "changeover.yaml", env = "CHANGEOVER_FILE")]
+    file: PathBuf,
+    /// Where state, logs and the API socket are [default: `.changeover` beside the file]
+    #[arg(long, global = true, env = "CHANGEOVER_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Where the file and the state are; absolute.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) file: PathBuf,
+    pub(crate) state_dir: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.state_dir.join("api.sock")
+    }
+}
+
+impl Args {
+    pub(crate) fn place(&self) -> Place {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let file = absolute(&self.file);
+        let beside = || file.parent().map(|folder| folder.join(".changeover")).unwrap_or_default();
+        let state_dir = self.state_dir.as_ref().map_or_else(beside, absolute);
+        Place { file, state_dir }
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Watch a small service being replaced under load, on this machine, within a minute
+    Demo(Demo),
+    #[command(hide = true)]
+    DemoService(DemoService),
+    /// Write a commented changeover.yaml
+    Init,
+    /// Read changeover.yaml and say what is wrong with it
+    Check,
+    /// Print the JSON Schema of changeover.yaml
+    Schema,
+    /// Run: listen, route, keep versions running
+    Up,
+    #[command(hide = true)]
+    Worker,
+    /// Say what `apply` would do
+    Plan,
+    /// Make the running changeover follow the file, without losing a request
+    Apply,
+    /// End the running changeover and the versions it started
+    Down {
+        /// Leave the versions running; the next `up` adopts them
+        #[arg(long)]
+        keep_versions: bool,
+    },
+    /// Release a version: start, check, switch, drain, watch
+    Deploy(Deploy),
+    /// Let a release that waits for a person go on
+    Promote { service: String },
+    /// End the running release: stable serves again
+    Abort {
+        service: String,
+        /// Why
+        #[arg(long, short)]
+        message: Option<String>,
+    },
+    /// Go back to the previous good version, at once
+    Rollback(Rollback),
+    /// Let requests wait (at most so long, then 504)
+    Hold {
+        service: String,
+        /// Serve again
+        #[arg(long)]
+        off: bool,
+        #[arg(long, default_value = "30s")]
+        wait: String,
+    },
+    /// Answer 503 with a page
+    Maintenance {
+        service: String,
+        /// Serve again
+        #[arg(long)]
+        off: bool,
+        /// A file with the page
+        #[arg(long)]
+        page: Option<PathBuf>,
+    },
+    /// Stop all processes of a service
+    Stop { service: String },
+    /// Start a stopped service
+    Start { service: String },
+    /// Start the serving version anew
+    Restart { service: String },
+    /// What is going on
+    Status {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Releases: who, why, when, outcome
+    History {
+        service: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// What happened
+    Events(Events),
+    /// A version's output
+    Logs(Logs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Demo {
+    /// Leave it running at the end
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DemoService {
+    pub(crate) version: String,
+    pub(crate) port: u16,
+    #[arg(long)]
+    pub(crate) unhealthy: bool,
+    #[arg(long)]
+    pub(crate) record: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Deploy {
+    pub(crate) service: String,
+    /// The version's name, such as v2, 2026-11-23.4 or a git hash
+    #[arg(long, short)]
+    pub(crate) version: String,
+    /// For `runtime: static`: where it runs
+    #[arg(long = "address")]
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Why
+    #[arg(long, short)]
+    pub(crate) message: Option<String>,
+    /// Replace a running release
+    #[arg(long)]
+    pub(crate) supersede: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Rollback {
+    pub(crate) service: String,
+    /// A version further back
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// Also when a migration cannot be undone
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Events {
+    pub(crate) service: Option<String>,
+    /// Only those after this number
+    #[arg(long, default_value_t = 0)]
+    pub(crate) since: u64,
+    /// Go on as they happen
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Logs {
+    pub(crate) service: String,
+    #[arg(long)]
+    pub(crate) version: Option<String>,
+    /// Go on as it is written
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}

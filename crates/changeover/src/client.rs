@@ -1,0 +1,94 @@
+//! The API's client: HTTP over the Unix socket in the state directory.
+
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+use crate::args::Place;
+use crate::exit::{Exit, problem};
+
+pub(crate) struct Client {
+    place: Place,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    pub(crate) fn new(place: &Place) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { place: place.clone(), runtime })
+    }
+
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.runtime.block_on(self.ask(Method::GET, path, None))
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.runtime.block_on(self.ask(Method::POST, path, Some(body)))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+        let socket = self.place.socket();
+        let stream = tokio::net::UnixStream::connect(&socket).await.map_err(|_| {
+            let hint = "start it with `changeover up`, or name another state directory with --state-dir";
+            problem(Exit::Failed, format!("nothing answers at {}", socket.display()), Some(hint.to_owned()))
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let bytes = body.map(|body| serde_json::to_vec(body).expect("plain data")).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "changeover")
+            .header("content-type", "application/json")
+            .body(Full::new(bytes::Bytes::from(bytes)))?;
+        Ok(sender.send_request(request).await?)
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(value);
+        }
+        let message = value["message"].as_str().map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_owned);
+        let exit = match value["code"].as_str() {
+            Some("conflict") => Exit::Conflict,
+            Some("invalid" | "not_found") => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Err(problem(exit, message, value["hint"].as_str().map(str::to_owned)))
+    }
+
+    /// Calls `each` with every event since `since`, until it says stop or the stream ends. Returns the last number seen.
+    pub(crate) fn events(&self, query: &str, since: u64, mut each: impl FnMut(&Value) -> bool) -> anyhow::Result<u64> {
+        self.runtime.block_on(async {
+            let response = self.send(Method::GET, &format!("/v1/events?since={since}{query}"), None).await?;
+            let mut body = response.into_body();
+            let (mut last, mut pending) = (since, Vec::new());
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { break };
+                let Ok(data) = frame.into_data() else { continue };
+                pending.extend_from_slice(&data);
+                while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = pending.drain(..=end).collect();
+                    let Ok(event) = serde_json::from_slice::<Value>(&line) else { continue };
+                    last = event["seq"].as_u64().unwrap_or(last);
+                    if !each(&event) {
+                        return Ok(last);
+                    }
+                }
+            }
+            Ok(last)
+        })
+    }
+}
+
+/// Who asks: the user's name.
+pub(crate) fn who() -> String {
+    let named = std::env::var("CHANGEOVER_WHO").ok();
+    let user = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    named.or_else(user).unwrap_or_else(|| nix::unistd::getuid().to_string())
+}

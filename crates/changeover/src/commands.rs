@@ -1,0 +1,14 @@
+//! One file per command.
+
+pub(crate) mod apply;
+pub(crate) mod check;
+pub(crate) mod demo;
+pub(crate) mod deploy;
+pub(crate) mod events;
+pub(crate) mod history;
+pub(crate) mod init;
+pub(crate) mod logs;
+pub(crate) mod rollback;
+pub(crate) mod simple;
+pub(crate) mod status;
+pub(crate) mod up;

@@ -1,0 +1,31 @@
+//! `check` and `schema`: the configuration file, read and explained.
+
+use model::Desired;
+
+use crate::args::Place;
+use crate::exit::{Exit, problem};
+
+pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
+    let desired = read(place)?;
+    anstream::println!("{} is good: {} services on {} listeners", place.file.display(), desired.services.len(), desired.listeners.len());
+    Ok(Exit::Done)
+}
+
+pub(crate) fn schema() -> anyhow::Result<Exit> {
+    anstream::println!("{}", config::schema());
+    Ok(Exit::Done)
+}
+
+pub(crate) fn read(place: &Place) -> anyhow::Result<Desired> {
+    config::parse(&text(place)?, &place.file).map_err(|rejected| {
+        let rendered = rejected.to_string();
+        problem(Exit::Usage, rendered.strip_prefix("error: ").unwrap_or(&rendered), None)
+    })
+}
+
+pub(crate) fn text(place: &Place) -> anyhow::Result<String> {
+    std::fs::read_to_string(&place.file).map_err(|error| {
+        let hint = "write one with `changeover init`, or name another file with --file";
+        problem(Exit::Usage, format!("cannot read {}: {error}", place.file.display()), Some(hint.to_owned()))
+    })
+}

@@ -1,0 +1,193 @@
+//! `demo`: the product for real, on this machine: keeper, worker, store, a small service as processes, and load on it.
+
+use std::io::IsTerminal;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use testbed::load::{Load, LoadOptions, Tally};
+
+use crate::args::{Demo, DemoService, Place};
+use crate::client::Client;
+use crate::exit::{Exit, problem};
+
+/// What each client waits between two requests: the demo shows a switch, not a benchmark.
+const PACE: Duration = Duration::from_millis(5);
+/// Nothing in the demo takes longer.
+const STEP_MAX: Duration = Duration::from_secs(20);
+
+pub(crate) fn run(demo: &Demo) -> anyhow::Result<Exit> {
+    let folder = std::env::temp_dir().join(format!("changeover-demo-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let port = testbed::ports::free().context("no free port")?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let place = Place { file: folder.join("changeover.yaml"), state_dir: folder.join("state") };
+    std::fs::write(&place.file, configuration(address)?)?;
+    let log = std::fs::File::create(folder.join("up.log"))?;
+    let mut up = Up(Command::new(std::env::current_exe()?)
+        .arg("up").arg("--file").arg(&place.file).arg("--state-dir").arg(&place.state_dir)
+        .env("DEMO_UNHEALTHY", "v3")
+        .stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log)
+        .spawn().context("cannot start changeover")?);
+    anstream::println!("changeover demo · a small web service, real load, real switches\n");
+    let client = Client::new(&place)?;
+    wait("changeover is up", || client.get("/v1/status").ok())?;
+    let lost = show(&client, address)?;
+    if demo.keep {
+        anstream::println!("\n  it runs on: http://{address}   state: changeover --file {} status", place.file.display());
+        anstream::println!("  end it with: changeover --file {} down", place.file.display());
+        std::mem::forget(up);
+    } else {
+        client.post("/v1/down", &json!({}))?;
+        let _ = up.0.wait();
+        std::fs::remove_dir_all(&folder)?;
+    }
+    anstream::println!("\n  next: put it before your own service:  changeover init && changeover up");
+    Ok(if lost == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// The running changeover; ended, with its versions, also when the demo fails.
+struct Up(Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), nix::sys::signal::Signal::SIGINT);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+fn configuration(address: SocketAddr) -> anyhow::Result<String> {
+    let own = std::env::current_exe()?;
+    let command = serde_json::to_string(&[own.to_string_lossy().as_ref(), "demo-service", "{version}", "{port}"])?;
+    Ok(format!(
+        "listeners:\n  main: {address}\nservices:\n  demo:\n    run: {{ command: {command} }}\n    \
+         health: {{ path: /healthz, interval: 200ms, rise: 3, start_timeout: 3s }}\n    \
+         strategy: {{ blue_green: {{ watch: 3s, drain: 10s }} }}\n"
+    ))
+}
+
+fn show(client: &Client, address: SocketAddr) -> anyhow::Result<u64> {
+    deploy(client, "v1")?;
+    let load = Load::start(LoadOptions {
+        keep_alive_clients: 12,
+        fresh_clients: 2,
+        h2_clients: 2,
+        pace: Some(PACE),
+        ..LoadOptions::new(address, "demo.localhost")
+    });
+    let mut meter = Meter { load: &load, last: load.snapshot(), at: Instant::now() };
+    meter.serve("v1 serves", Duration::from_secs(3));
+    anstream::println!("  deploy v2   start → healthy → preview http://v2.demo.localhost:{} → switch → drain → watch", address.port());
+    let began = release(client)?;
+    deploy(client, "v2")?;
+    let switch_us = switched_us(client)?;
+    meter.serve(&format!("v1 → v2  {}", ms(switch_us)), Duration::from_secs(2));
+    let answer = client.post("/v1/services/demo/rollback", &json!({ "who": "demo" }))?;
+    let rollback_us = answer["took_us"].as_u64().unwrap_or_default();
+    meter.serve(&format!("v2 → v1  {}", ms(rollback_us)), Duration::from_secs(3));
+    wait("the rollback is done", || ended(client).then_some(()))?;
+    anstream::println!("  deploy v3   a version that never becomes healthy");
+    let failed = deploy(client, "v3");
+    let reason = last_release(client)?["ending"]["reason"].as_str().unwrap_or_default().to_owned();
+    anyhow::ensure!(failed? == "failed", "v3 was expected to fail its health gate");
+    for line in reason.lines().take(2) {
+        anstream::println!("              {}", line.trim());
+    }
+    anstream::println!("              failed its gate; v1 serves on, nothing changed");
+    meter.serve("v1 serves on", Duration::from_secs(2));
+    let tally = load.stop();
+    let stray = tally.requests - tally.lost - tally.by_version.values().sum::<u64>();
+    let lost = tally.lost + stray;
+    anstream::println!("\n  requests: {}   lost: {lost}   switch: {}   rollback: {}", tally.requests, ms(switch_us), ms(rollback_us));
+    for error in &tally.last_errors {
+        anstream::println!("  lost: {error}");
+    }
+    anyhow::ensure!(last_release(client)?["number"].as_u64() > began, "no release was recorded");
+    Ok(lost)
+}
+
+fn ms(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1000.0)
+}
+
+/// Begins a release and waits for its end; returns its outcome.
+fn deploy(client: &Client, version: &str) -> anyhow::Result<String> {
+    client.post("/v1/services/demo/deploy", &json!({ "version": version, "who": "demo" }))?;
+    wait("the release ends", || ended(client).then_some(()))?;
+    Ok(last_release(client)?["ending"]["outcome"].as_str().unwrap_or_default().to_owned())
+}
+
+fn last_release(client: &Client) -> anyhow::Result<Value> {
+    Ok(client.get("/v1/status")?["services"][0]["release"].clone())
+}
+
+fn release(client: &Client) -> anyhow::Result<Option<u64>> {
+    Ok(last_release(client)?["number"].as_u64())
+}
+
+fn ended(client: &Client) -> bool {
+    last_release(client).is_ok_and(|release| !release["ending"].is_null())
+}
+
+fn switched_us(client: &Client) -> anyhow::Result<u64> {
+    Ok(client.get("/v1/status")?["services"][0]["last_switch_us"].as_u64().unwrap_or_default())
+}
+
+fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + STEP_MAX;
+    while Instant::now() < deadline {
+        if let Some(found) = condition() {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(problem(Exit::Failed, format!("not within {STEP_MAX:?}: {what}"), None))
+}
+
+/// Shows the load while a version serves.
+struct Meter<'a> {
+    load: &'a Load,
+    last: Tally,
+    at: Instant,
+}
+
+impl Meter<'_> {
+    fn serve(&mut self, what: &str, time: Duration) {
+        let until = Instant::now() + time;
+        let live = std::io::stdout().is_terminal();
+        while Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(200).min(until.saturating_duration_since(Instant::now())));
+            if live {
+                anstream::print!("\r{}", self.line(what));
+                let _ = std::io::Write::flush(&mut std::io::stdout());
+            }
+        }
+        let line = self.line(what);
+        if live { anstream::println!("\r{line}") } else { anstream::println!("{line}") }
+        (self.last, self.at) = (self.load.snapshot(), Instant::now());
+    }
+
+    fn line(&self, what: &str) -> String {
+        let now = self.load.snapshot();
+        let rate = (now.requests - self.last.requests) as f64 / self.at.elapsed().as_secs_f64();
+        let bar = "█".repeat(((rate / 100.0) as usize).clamp(1, 27));
+        format!("  {what:<20} {bar:<27} {rate:>6.0} req/s   lost {}", now.lost)
+    }
+}
+
+/// The demo's service; `DEMO_UNHEALTHY` names a version that never becomes healthy.
+pub(crate) fn service(service: DemoService) -> anyhow::Result<Exit> {
+    let broken = std::env::var("DEMO_UNHEALTHY").is_ok_and(|version| version == service.version);
+    testbed::service::run(testbed::service::Options {
+        port: service.port,
+        version: service.version,
+        healthy: !service.unhealthy && !broken,
+        record: service.record,
+        ..testbed::service::Options::default()
+    })?;
+    Ok(Exit::Done)
+}

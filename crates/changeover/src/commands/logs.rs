@@ -1,0 +1,29 @@
+//! `logs`: a version's output, as it was written to its file.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::args::{Logs, Place};
+use crate::client::Client;
+use crate::exit::{Exit, problem};
+
+pub(crate) fn run(place: &Place, logs: &Logs) -> anyhow::Result<Exit> {
+    let query = logs.version.as_ref().map(|version| format!("?version={version}")).unwrap_or_default();
+    let answer = Client::new(place)?.get(&format!("/v1/services/{}/log{query}", logs.service))?;
+    let path = Path::new(answer["file"].as_str().unwrap_or_default());
+    let mut file = std::fs::File::open(path)
+        .map_err(|error| problem(Exit::Failed, format!("cannot read {}: {error}", path.display()), None))?;
+    let mut out = std::io::stdout().lock();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut chunk)? {
+            0 if !logs.follow => return Ok(Exit::Done),
+            0 => std::thread::sleep(Duration::from_millis(200)),
+            size => {
+                out.write_all(&chunk[..size])?;
+                out.flush()?;
+            }
+        }
+    }
+}

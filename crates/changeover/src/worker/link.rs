@@ -1,0 +1,198 @@
+//! The worker's end of the channel to the keeper, as the engine's `Processes`. When the keeper dies, the worker serves on and
+//! hands sockets and processes to the next one.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::{ExitStatus, Handle, ProcessEvent, Processes, Spawn};
+use keeper::{FromKeeper, PROTOCOL, Spec, Status, Survivor, ToKeeper, WorkerSide};
+use model::{ListenerName, TargetId};
+
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Inner>);
+
+struct Inner {
+    state_dir: PathBuf,
+    channel: Mutex<Arc<WorkerSide>>,
+    /// What the next keeper would need.
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    listeners: HashMap<String, (SocketAddr, TcpListener)>,
+    children: HashMap<String, Survivor>,
+    boot_id: String,
+}
+
+impl Link {
+    pub(crate) fn meet(state_dir: &Path) -> anyhow::Result<Self> {
+        let channel = WorkerSide::from_env()?;
+        let pid = std::process::id() as i32;
+        channel.send(&ToKeeper::Hello { protocol: PROTOCOL, pid }, &[])?;
+        let mut held = Held::default();
+        if let Some(identity) = keeper::process_identity(pid) {
+            held.boot_id = identity.boot_id;
+        }
+        let inner = Inner { state_dir: state_dir.to_path_buf(), channel: Mutex::new(Arc::new(channel)), held: Mutex::new(held) };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Reads the keeper's messages on a thread of its own, for as long as the worker lives.
+    pub(crate) fn listen(&self, engine: Handle) {
+        let link = self.clone();
+        std::thread::spawn(move || {
+            loop {
+                let channel = link.channel();
+                while let Ok(Some((message, sockets))) = channel.recv() {
+                    link.received(&engine, message, sockets);
+                }
+                eprintln!("the keeper is gone; serving on. `changeover up` takes over");
+                link.await_next_keeper();
+            }
+        });
+    }
+
+    fn channel(&self) -> Arc<WorkerSide> {
+        self.0.channel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn await_next_keeper(&self) {
+        let next = keeper::handover::listen(&self.0.state_dir).and_then(|handover| {
+            loop {
+                let mut wanted = [nix::poll::PollFd::new(handover.as_fd(), nix::poll::PollFlags::POLLIN)];
+                nix::poll::poll(&mut wanted, nix::poll::PollTimeout::NONE)?;
+                match handover.accept() {
+                    Ok(channel) => return Ok(channel),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        });
+        match next {
+            Ok(channel) => {
+                let held = self.held();
+                let listeners: Vec<_> = held.listeners.iter().collect();
+                let message = ToKeeper::Orphan {
+                    protocol: PROTOCOL,
+                    pid: std::process::id() as i32,
+                    boot_id: held.boot_id.clone(),
+                    listeners: listeners.iter().map(|(name, (address, _))| ((*name).clone(), *address)).collect(),
+                    children: held.children.values().cloned().collect(),
+                };
+                let sockets: Vec<_> = listeners.iter().map(|(_, (_, socket))| socket.as_fd()).collect();
+                let _ = channel.send(&message, &sockets);
+                drop(held);
+                *self.0.channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(channel);
+            }
+            Err(error) => {
+                eprintln!("error: no next keeper can come: {error}");
+                std::thread::park();
+            }
+        }
+    }
+
+    fn received(&self, engine: &Handle, message: FromKeeper, sockets: Vec<std::os::fd::OwnedFd>) {
+        let event = match message {
+            // The engine asks for each listener by name; the keeper gives the socket that it has.
+            FromKeeper::Welcome { .. } => return,
+            FromKeeper::Listening { name, address } => {
+                let Some(socket) = sockets.into_iter().next().map(TcpListener::from) else { return };
+                if let Ok(copy) = socket.try_clone() {
+                    self.held().listeners.insert(name.clone(), (address, copy));
+                }
+                ListenerName::new(&name).ok().map(|name| ProcessEvent::Listening { name, socket })
+            }
+            FromKeeper::ListenFailed { name, address, error } => {
+                let error = format!("{address}: {error}");
+                ListenerName::new(&name).ok().map(|name| ProcessEvent::ListenFailed { name, error })
+            }
+            FromKeeper::Spawned { id, pid, start_time, boot_id } => {
+                self.held().children.insert(id.clone(), Survivor { id: id.clone(), pid, start_time });
+                let process = engine::Process { pid, start_time, boot_id };
+                TargetId::new(&id).ok().map(|id| ProcessEvent::Spawned { id, process })
+            }
+            FromKeeper::SpawnFailed { id, error } => {
+                TargetId::new(&id).ok().map(|id| ProcessEvent::SpawnFailed { id, error })
+            }
+            FromKeeper::Exited { id, status } => {
+                self.held().children.remove(&id);
+                TargetId::new(&id).ok().map(|id| ProcessEvent::Exited { id, status: exit_status(status) })
+            }
+            FromKeeper::Adopted { id, .. } => TargetId::new(&id).ok().map(|id| ProcessEvent::Adopted { id }),
+            FromKeeper::Terminate { signal } => Some(ProcessEvent::Terminate { signal }),
+        };
+        if let Some(event) = event {
+            engine.tell(event);
+        }
+    }
+
+    fn send(&self, message: &ToKeeper) -> Result<(), String> {
+        self.channel().send(message, &[]).map_err(|error| error.to_string())
+    }
+}
+
+fn exit_status(status: Status) -> ExitStatus {
+    match status {
+        Status::Code(code) => ExitStatus::Code(code),
+        Status::Signal(signal) => ExitStatus::Signal(signal),
+        Status::Unknown => ExitStatus::Unknown,
+    }
+}
+
+impl Processes for Link {
+    fn spawn(&self, id: &TargetId, spawn: &Spawn) -> Result<(), String> {
+        let spec = Spec {
+            command: spawn.command.clone(),
+            env: spawn.env.clone(),
+            cwd: spawn.cwd.clone(),
+            user: spawn.user.clone(),
+            output: spawn.output.clone(),
+            result: spawn.result.clone(),
+        };
+        self.send(&ToKeeper::Spawn { id: id.to_string(), spec })
+    }
+
+    fn go(&self, id: &TargetId) -> Result<(), String> {
+        self.send(&ToKeeper::Go { id: id.to_string() })
+    }
+
+    fn signal(&self, id: &TargetId, signal: i32) -> Result<(), String> {
+        self.send(&ToKeeper::Signal { id: id.to_string(), signal })
+    }
+
+    fn adopt(&self, id: &TargetId, process: &engine::Process) -> Result<(), String> {
+        let survivor = Survivor { id: id.to_string(), pid: process.pid, start_time: process.start_time };
+        self.held().children.insert(id.to_string(), survivor);
+        self.send(&ToKeeper::Adopt {
+            id: id.to_string(),
+            pid: process.pid,
+            start_time: process.start_time,
+            boot_id: process.boot_id.clone(),
+        })
+    }
+
+    fn forget(&self, id: &TargetId) -> Result<(), String> {
+        self.send(&ToKeeper::Forget { id: id.to_string() })
+    }
+
+    fn listen(&self, name: &ListenerName, address: SocketAddr) -> Result<(), String> {
+        self.send(&ToKeeper::Listen { name: name.to_string(), address })
+    }
+
+    fn unlisten(&self, name: &ListenerName) -> Result<(), String> {
+        self.held().listeners.remove(name.as_str());
+        self.send(&ToKeeper::Unlisten { name: name.to_string() })
+    }
+
+    fn leave(&self, keep_versions: bool) -> Result<(), String> {
+        self.send(&ToKeeper::Leave { keep_versions })
+    }
+}
