@@ -1,0 +1,183 @@
+//! A client's connection: who is there, whether it is busy, and how to tell it to end.
+//!
+//! **Invariant**: a connection on which a head is arriving or a request runs is never closed as idle.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use http::HeaderValue;
+use model::ListenerName;
+
+use crate::clock::CoarseClock;
+use crate::io::Activity;
+
+/// A client may rest between requests for so long.
+const IDLE_MAX_MS: u64 = 75_000;
+/// A head that has begun must be complete within this, or a slow client could hold connections for ever.
+const HEAD_MAX_MS: u64 = 30_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Signal {
+    None,
+    /// End after what runs.
+    Graceful,
+    Kill,
+}
+
+pub(crate) struct Client {
+    pub(crate) listener: ListenerName,
+    pub(crate) peer: SocketAddr,
+    pub(crate) activity: Arc<Activity>,
+    forwarded_for: HeaderValue,
+    http2: Cell<bool>,
+    busy: Cell<u32>,
+    signal: Cell<Signal>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Client {
+    pub(crate) fn new(listener: ListenerName, peer: SocketAddr, clock: CoarseClock) -> Rc<Self> {
+        let forwarded_for = HeaderValue::try_from(peer.ip().to_canonical().to_string()).expect("an address is a field value");
+        Rc::new(Self {
+            listener,
+            peer,
+            activity: Activity::new(clock),
+            forwarded_for,
+            http2: Cell::new(false),
+            busy: Cell::new(0),
+            signal: Cell::new(Signal::None),
+            waker: RefCell::new(None),
+        })
+    }
+
+    pub(crate) fn forwarded_for(&self) -> HeaderValue {
+        self.forwarded_for.clone()
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.get()
+    }
+
+    pub(crate) fn speaks_http2(&self) {
+        self.http2.set(true);
+    }
+
+    pub(crate) fn begin(self: &Rc<Self>) -> Busy {
+        self.activity.head_done();
+        self.busy.set(self.busy.get() + 1);
+        Busy(self.clone())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        if self.signal.get() < signal {
+            self.signal.set(signal);
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// `drain`: when a drain began and how long idle connections are still kept.
+    pub(crate) fn tick(&self, now_ms: u64, drain: Option<(u64, u64)>) {
+        if self.busy.get() > 0 {
+            return;
+        }
+        let head_ms = self.activity.head_ms();
+        if head_ms != 0 && !self.is_http2() {
+            if now_ms.saturating_sub(head_ms) > HEAD_MAX_MS {
+                self.signal(Signal::Kill);
+            }
+            return;
+        }
+        let last_ms = self.activity.last_ms();
+        let over = match drain {
+            Some((since_ms, grace_ms)) => now_ms.saturating_sub(last_ms.max(since_ms)) >= grace_ms,
+            None => now_ms.saturating_sub(last_ms) > IDLE_MAX_MS,
+        };
+        if over {
+            self.signal(Signal::Graceful);
+        }
+    }
+
+    /// Drives hyper's connection until it ends or is killed.
+    pub(crate) async fn drive<C: Connection>(&self, connection: C) {
+        let mut connection = std::pin::pin!(connection);
+        let mut told = false;
+        poll_fn(|cx| {
+            match self.signal.get() {
+                Signal::Kill => return Poll::Ready(()),
+                Signal::Graceful if !told => {
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ => {}
+            }
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+            drop(waker);
+            connection.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+
+    /// Before the first byte nothing has to be told to hyper: any signal ends the wait.
+    pub(crate) async fn signalled(&self) {
+        poll_fn(|cx| {
+            if self.signal.get() != Signal::None {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// hyper's two kinds of server connection.
+pub(crate) trait Connection: Future {
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Connection for hyper::server::conn::http1::UpgradeableConnection<I, S>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        hyper::server::conn::http1::UpgradeableConnection::graceful_shutdown(self);
+    }
+}
+
+impl<I, S, B, E> Connection for hyper::server::conn::http2::Connection<I, S, E>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        hyper::server::conn::http2::Connection::graceful_shutdown(self);
+    }
+}
+
+/// A request runs on the client's connection.
+pub(crate) struct Busy(Rc<Client>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+        self.0.activity.head_done();
+    }
+}

@@ -1,0 +1,275 @@
+//! The way of one request: admitted, routed, held or refused, claimed, sent, answered.
+//!
+//! **Invariants**: a request reads one table at a time; one that raced onto a target which a newer table does not permit is
+//! picked again, never answered 503. What may have reached a target is sent again only if that is harmless (see `retry`).
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use model::Mode;
+
+use crate::body::{AnswerBody, RequestBody};
+use crate::client::{Busy, Client};
+use crate::clock::now_ms;
+use crate::counts::VersionCounts;
+use crate::head::{self, Head};
+use crate::lane::Lane;
+use crate::line::{Broken, Sender};
+use crate::live::Claim;
+use crate::reason::Reason;
+use crate::retry::{Attempts, Spare};
+use crate::table::{Routed, Table};
+use crate::ticket::{Ticket, Words};
+use crate::{answer, respond};
+
+/// Everything about a request that outlives its attempts.
+pub(crate) struct Passage {
+    pub(crate) lane: Rc<Lane>,
+    pub(crate) client: Rc<Client>,
+    pub(crate) head: Head,
+    pub(crate) upgrade: Option<OnUpgrade>,
+    started: Instant,
+    words: Option<Box<Words>>,
+    busy: Option<Busy>,
+    attempts: Attempts,
+}
+
+/// A version was chosen and its target claimed.
+pub(crate) struct Chosen {
+    pub(crate) claim: Claim,
+    pub(crate) counts: Arc<VersionCounts>,
+}
+
+pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+    let started = Instant::now();
+    let busy = Some(client.begin());
+    let words = lane.logs().then(|| {
+        let host = request.headers().get(header::HOST).cloned();
+        Box::new(Words { method: request.method().clone(), host, uri: request.uri().clone() })
+    });
+    let http2 = client.is_http2();
+    let mut response = match head::admit(&mut request, &client) {
+        Ok(head) => {
+            let upgrade = head.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+            let request = request.map(RequestBody::new);
+            let attempts = Attempts::new(&request);
+            let passage = Passage { lane: lane.clone(), client, head, upgrade, started, words, busy, attempts };
+            passage.run(request).await
+        }
+        Err(reason) => {
+            lane.note_made(reason, &client, words.as_deref(), started);
+            answer::made(reason)
+        }
+    };
+    if lane.is_draining() && !http2 && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+impl Passage {
+    async fn run(mut self, mut request: Request<RequestBody>) -> Response<AnswerBody> {
+        let mut hold_until = None;
+        loop {
+            let table = self.lane.table();
+            let routed = match self.route(&table, &request) {
+                Ok(routed) => routed,
+                Err(reason) => return self.made(reason),
+            };
+            match &table.services[routed.service].mode {
+                Mode::Serve => {}
+                Mode::Maintenance { .. } => {
+                    let page = table.services[routed.service].maintenance.clone();
+                    self.note(Reason::Maintenance);
+                    return answer::maintenance(page);
+                }
+                Mode::Hold { wait_max_ms, queue_max } => {
+                    let wait = Duration::from_millis(*wait_max_ms);
+                    let until = *hold_until.get_or_insert_with(|| tokio::time::Instant::now() + wait);
+                    match self.hold(&table, routed, until, *queue_max).await {
+                        Ok(()) => continue,
+                        Err(reason) => return self.made(reason),
+                    }
+                }
+            }
+            request = match self.attempt(&table, routed, request).await {
+                Attempt::Answered(response) => return response,
+                Attempt::Again(request) => request,
+            };
+        }
+    }
+
+    fn route(&self, table: &Table, request: &Request<RequestBody>) -> Result<Routed, Reason> {
+        let wanted = request.headers().get(model::VERSION_FIELD).map(HeaderValue::as_bytes);
+        table.route(&self.client.listener, &self.head.host, request.uri().path(), wanted)
+    }
+
+    /// Waits for the next table. The place in the queue is given back even if the client leaves.
+    async fn hold(&self, table: &Table, routed: Routed, until: tokio::time::Instant, queue_max: u32) -> Result<(), Reason> {
+        struct Place<'a>(&'a std::sync::atomic::AtomicU32);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let held = &table.services[routed.service].held;
+        let before = held.fetch_add(1, Ordering::Relaxed);
+        let _place = Place(held);
+        if before >= queue_max {
+            return Err(Reason::HoldFull);
+        }
+        let changed = tokio::time::timeout_at(until, self.lane.changed()).await;
+        changed.map_err(|_| Reason::HoldTimeout)
+    }
+
+    async fn attempt(&mut self, table: &Table, routed: Routed, request: Request<RequestBody>) -> Attempt {
+        let service = &table.services[routed.service];
+        if routed.only.is_none() && service.arms.is_empty() {
+            return Attempt::Answered(self.made(Reason::NothingDeployed));
+        }
+        let picked = if self.attempts.exhausted() { None } else { service.pick(routed.only, self.attempts.tried(), now_ms()) };
+        let Some((version, target)) = picked else {
+            return Attempt::Answered(self.no_target_left());
+        };
+        // No await since the table was read: a switch that this thread acknowledged cannot lie between.
+        let chosen = Chosen { claim: Claim::new(&target.live), counts: version.counts.clone() };
+        self.attempts.begin_round();
+        let number = target.live.number;
+        let (sender, reused) = match self.lane.lines.take(number) {
+            Some(sender) => (sender, true),
+            None => match self.lane.lines.connect(number, target.address).await {
+                Ok(sender) => (sender, false),
+                Err(_) => {
+                    target.live.failed();
+                    self.attempts.connect_failed(number);
+                    self.attempts.failed_on(chosen.counts, target.live.clone());
+                    return Attempt::Again(request);
+                }
+            },
+        };
+        if !reused && !self.still_permitted(table, &request, &version.name, number) {
+            return Attempt::Again(request);
+        }
+        sender.line.limits(service.response_header_timeout_ms, service.stream_idle_timeout_ms);
+        self.send(chosen, sender, reused, target.address, request).await
+    }
+
+    /// After an await the table may have changed under the claim.
+    fn still_permitted(&self, old: &Table, request: &Request<RequestBody>, version: &model::VersionName, target: u64) -> bool {
+        let table = self.lane.table();
+        if std::ptr::eq(old, &**table) {
+            return true;
+        }
+        let Ok(routed) = self.route(&table, request) else { return false };
+        let service = &table.services[routed.service];
+        matches!(service.mode, Mode::Serve) && service.permits(routed.only, version, target)
+    }
+
+    async fn send(
+        &mut self,
+        chosen: Chosen,
+        mut sender: Sender,
+        reused: bool,
+        address: std::net::SocketAddr,
+        mut request: Request<RequestBody>,
+    ) -> Attempt {
+        if !request.headers().contains_key(header::HOST) {
+            // Only an HTTP/1.0 client may leave it out; the target's connection is HTTP/1.1.
+            if let Ok(value) = HeaderValue::try_from(address.to_string()) {
+                request.headers_mut().insert(header::HOST, value);
+            }
+        }
+        if let Some(protocol) = &self.head.upgrade {
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            request.headers_mut().insert(header::UPGRADE, protocol.clone());
+        }
+        let spare = if reused { self.attempts.spare(&request) } else { None };
+        request.body_mut().goes_over(&sender.line);
+        match sender.send.try_send_request(request).await {
+            Ok(response) => {
+                chosen.claim.target().succeeded();
+                Attempt::Answered(respond::respond(self, chosen, sender, response))
+            }
+            Err(mut error) => self.unanswered(chosen, sender, error.take_message(), spare),
+        }
+    }
+
+    fn unanswered(
+        &mut self,
+        chosen: Chosen,
+        sender: Sender,
+        unsent: Option<Request<RequestBody>>,
+        spare: Option<Spare>,
+    ) -> Attempt {
+        let reason = match sender.line.broken() {
+            Some(Broken::ResponseTimeout | Broken::AnswerStalled) => Reason::ResponseTimeout,
+            Some(Broken::RequestStalled) => Reason::RequestStalled,
+            Some(Broken::ClientBody) => Reason::BadRequest,
+            Some(Broken::Cut) => Reason::Cut,
+            None => Reason::TargetReset,
+        };
+        let again = match reason {
+            Reason::TargetReset | Reason::Cut => unsent.or_else(|| self.attempts.use_spare(spare)),
+            _ => None,
+        };
+        if let Some(request) = again {
+            self.attempts.sent_in_vain(chosen.claim.target().number);
+            self.attempts.failed_on(chosen.counts, chosen.claim.target().clone());
+            return Attempt::Again(request);
+        }
+        let fault_of_target = matches!(reason, Reason::TargetReset | Reason::ResponseTimeout);
+        if fault_of_target {
+            chosen.claim.target().failed();
+        }
+        let mut ticket = self.ticket(chosen, reason.status().as_u16());
+        ticket.bad = fault_of_target || reason == Reason::Cut;
+        ticket.reason = Some(reason);
+        self.lane.count_made(reason);
+        Attempt::Answered(answer::made(reason))
+    }
+
+    fn no_target_left(&mut self) -> Response<AnswerBody> {
+        let Some((counts, live)) = self.attempts.last_choice() else { return self.made(Reason::NoTarget) };
+        let reason = Reason::ConnectFailed;
+        let mut ticket = self.ticket(Chosen { claim: Claim::new(&live), counts }, reason.status().as_u16());
+        ticket.bad = true;
+        ticket.reason = Some(reason);
+        self.lane.count_made(reason);
+        answer::made(reason)
+    }
+
+    pub(crate) fn ticket(&mut self, chosen: Chosen, status: u16) -> Ticket {
+        Ticket {
+            lane: self.lane.clone(),
+            client: self.client.clone(),
+            claim: Some(chosen.claim),
+            counts: chosen.counts,
+            started: self.started,
+            status,
+            bytes: 0,
+            bad: status >= 500,
+            reason: None,
+            words: self.words.take(),
+            _busy: self.busy.take(),
+        }
+    }
+
+    fn note(&self, reason: Reason) {
+        self.lane.note_made(reason, &self.client, self.words.as_deref(), self.started);
+    }
+
+    fn made(&self, reason: Reason) -> Response<AnswerBody> {
+        self.note(reason);
+        answer::made(reason)
+    }
+}
+
+enum Attempt {
+    Answered(Response<AnswerBody>),
+    Again(Request<RequestBody>),
+}

@@ -1,0 +1,189 @@
+//! The handle: what the rest of the house may ask of the data plane.
+//!
+//! **Invariant**: `install` returns `Ok` only when every lane, woken, routes by the new table.
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use model::{ListenerName, ServiceName, Snapshot, VersionName};
+use telemetry::LogWriter;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::counts::Counts;
+use crate::lane::{Command, Lane};
+use crate::metrics;
+use crate::shared::Shared;
+use crate::table::Table;
+
+/// A lane that does not answer for so long is stuck; better to say so than to wait on.
+const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// After a kill, sockets close at the lanes' next turn.
+const KILL_MAX: Duration = Duration::from_secs(1);
+
+pub struct Config {
+    pub threads: usize,
+    /// The file is opened for append.
+    pub access_log: Option<(model::AccessLog, PathBuf)>,
+}
+
+/// So many lanes did not acknowledge a table in time. It may still be installed later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAcknowledged {
+    pub lanes: usize,
+}
+
+impl fmt::Display for NotAcknowledged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} data threads did not acknowledge the new routing table within {ACKNOWLEDGE_MAX:?}", self.lanes)
+    }
+}
+
+impl std::error::Error for NotAcknowledged {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InFlight {
+    pub requests: usize,
+    pub tunnels: usize,
+}
+
+#[derive(Clone)]
+pub struct Proxy {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for lane in &self.shared.commands {
+            let _ = lane.send(Command::Stop);
+        }
+    }
+}
+
+impl Proxy {
+    pub fn start(config: Config) -> io::Result<Proxy> {
+        let log = config.access_log.map(|(settings, path)| LogWriter::open(settings, &path)).transpose()?;
+        let (commands, inboxes): (Vec<_>, Vec<_>) = (0..config.threads.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
+        let shared = Arc::new(Shared::new(commands, log));
+        let proxy = Proxy { inner: Arc::new(Inner { shared: shared.clone() }) };
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let shared = shared.clone();
+            std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, async move { Lane::new(index, shared).run(inbox).await });
+            })?;
+        }
+        Ok(proxy)
+    }
+
+    /// Resolves when every data thread, woken, has acknowledged the new generation; says how long that took.
+    pub async fn install(&self, snapshot: Arc<Snapshot>) -> Result<Duration, NotAcknowledged> {
+        let started = Instant::now();
+        let acknowledged = self.send_table(&snapshot);
+        let lanes = acknowledged.len();
+        let waits = acknowledged.into_iter().map(|inbox| async move {
+            matches!(tokio::time::timeout(ACKNOWLEDGE_MAX, inbox).await, Ok(Ok(())))
+        });
+        let answered = join_all(waits).await.into_iter().filter(|answered| *answered).count();
+        self.inner.shared.registry().forget_gone();
+        if answered == lanes { Ok(started.elapsed()) } else { Err(NotAcknowledged { lanes: lanes - answered }) }
+    }
+
+    /// Under the lock, so that two installs reach all lanes in one order.
+    fn send_table(&self, snapshot: &Snapshot) -> Vec<oneshot::Receiver<()>> {
+        let shared = &self.inner.shared;
+        let mut registry = shared.registry();
+        let table = Arc::new(Table::compile(snapshot, &mut *registry));
+        let send = |lane: &mpsc::UnboundedSender<Command>| {
+            let (acknowledge, acknowledged) = oneshot::channel();
+            let _ = lane.send(Command::Install(table.clone(), acknowledge));
+            acknowledged
+        };
+        shared.commands.iter().map(send).collect()
+    }
+
+    /// The socket is shared with other processes: it is closed here, never shut down.
+    pub fn listen(&self, name: &ListenerName, socket: TcpListener) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        for lane in &self.inner.shared.commands {
+            let _ = lane.send(Command::Listen(name.clone(), socket.try_clone()?));
+        }
+        Ok(())
+    }
+
+    /// Stops accepting; connections stay.
+    pub fn unlisten(&self, name: &ListenerName) {
+        self.tell(|| Command::Unlisten(name.clone()));
+    }
+
+    pub fn in_flight(&self, service: &ServiceName, version: &VersionName) -> InFlight {
+        let registry = self.inner.shared.registry();
+        registry.of(service, version).fold(InFlight::default(), |sum, live| InFlight {
+            requests: sum.requests + live.requests(),
+            tunnels: sum.tunnels + live.tunnels(),
+        })
+    }
+
+    /// Cuts what still runs on the version; returns how many requests and tunnels that were.
+    pub fn cut(&self, service: &ServiceName, version: &VersionName) -> usize {
+        let registry = self.inner.shared.registry();
+        let running = registry.of(service, version).map(|live| live.requests() + live.tunnels()).sum();
+        let targets: Vec<u64> = registry.of(service, version).map(|live| live.number).collect();
+        drop(registry);
+        self.tell(|| Command::Cut(targets.clone()));
+        running
+    }
+
+    pub fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts {
+        let counts = self.inner.shared.registry().counts.get(&(service.clone(), version.clone())).cloned();
+        counts.map(|counts| counts.read()).unwrap_or_default()
+    }
+
+    /// In Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        metrics::text(&self.inner.shared)
+    }
+
+    /// Two-phase: until `unlisten`, connections are still accepted, but every answer on HTTP/1 says `Connection: close` and
+    /// HTTP/2 gets GOAWAY; idle connections go after `idle_grace`. Resolves when all are gone, or after `limit` with the
+    /// number of connections that were cut.
+    pub async fn drain(&self, idle_grace: Duration, limit: Duration) -> usize {
+        let shared = &self.inner.shared;
+        shared.begin_drain(idle_grace.as_millis() as u64);
+        self.tell(|| Command::DrainBegan);
+        if self.empties_within(limit).await {
+            return 0;
+        }
+        let cut = shared.connections();
+        self.tell(|| Command::KillClients);
+        self.empties_within(KILL_MAX).await;
+        cut
+    }
+
+    async fn empties_within(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while self.inner.shared.connections() > 0 {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        true
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for lane in &self.inner.shared.commands {
+            let _ = lane.send(command());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What is true of a target now, shared by all threads: in flight, failures, ejection.
+//!
+//! **Invariant**: a claim is counted before the table is verified, so a reader that sees zero after a switch can trust it.
+//! State survives snapshots by target id. Not here: active health, which arrives inside the snapshot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use model::{ServiceName, TargetId, VersionName};
+
+use crate::clock::now_ms;
+
+/// So many failures in a row, over all threads, eject a target.
+const FAILURES_TO_EJECT: u32 = 5;
+const EJECTION_FIRST_MS: u64 = 1_000;
+/// Doubling stops here: a target that came back is found again within a minute.
+const EJECTION_MAX_MS: u64 = 60_000;
+
+pub(crate) struct TargetLive {
+    /// Never reused in this process: a short key for pools.
+    pub(crate) number: u64,
+    pub(crate) id: TargetId,
+    pub(crate) service: ServiceName,
+    pub(crate) version: VersionName,
+    requests: AtomicUsize,
+    tunnels: AtomicUsize,
+    failures: AtomicU32,
+    ejections: AtomicU32,
+    ejected_until_ms: AtomicU64,
+}
+
+impl TargetLive {
+    pub(crate) fn new(id: TargetId, service: ServiceName, version: VersionName) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            id,
+            service,
+            version,
+            requests: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
+            failures: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            ejected_until_ms: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_ejected(&self, now_ms: u64) -> bool {
+        self.ejected_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
+    pub(crate) fn succeeded(&self) {
+        // Read first: the usual case must not write to a line that all threads share.
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+            self.ejections.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn failed(&self) {
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_TO_EJECT {
+            return;
+        }
+        let now = now_ms();
+        if self.is_ejected(now) {
+            return;
+        }
+        let times = self.ejections.fetch_add(1, Ordering::Relaxed).min(16);
+        let pause = (EJECTION_FIRST_MS << times).min(EJECTION_MAX_MS);
+        self.ejected_until_ms.store(now + pause, Ordering::Relaxed);
+    }
+}
+
+/// A request, or a tunnel, that runs on a target.
+pub(crate) struct Claim {
+    target: Arc<TargetLive>,
+    tunnel: bool,
+}
+
+impl Claim {
+    pub(crate) fn new(target: &Arc<TargetLive>) -> Self {
+        target.requests.fetch_add(1, Ordering::SeqCst);
+        Self { target: target.clone(), tunnel: false }
+    }
+
+    pub(crate) fn target(&self) -> &Arc<TargetLive> {
+        &self.target
+    }
+
+    /// Counted as a tunnel before it stops being counted as a request: a reader never sees neither.
+    pub(crate) fn into_tunnel(mut self) -> Self {
+        self.target.tunnels.fetch_add(1, Ordering::SeqCst);
+        self.target.requests.fetch_sub(1, Ordering::SeqCst);
+        self.tunnel = true;
+        self
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let count = if self.tunnel { &self.target.tunnels } else { &self.target.requests };
+        let before = count.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0, "a claim is released once");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_failures_in_a_row_eject() {
+        let name = |text| TargetId::new(text).expect("name");
+        let live = TargetLive::new(
+            name("t1"),
+            ServiceName::new("web").expect("name"),
+            VersionName::new("v1").expect("name"),
+        );
+        (0..4).for_each(|_| live.failed());
+        assert!(!live.is_ejected(now_ms()));
+        live.succeeded();
+        (0..4).for_each(|_| live.failed());
+        assert!(!live.is_ejected(now_ms()), "a success starts the count again");
+        live.failed();
+        assert!(live.is_ejected(now_ms()));
+        assert!(!live.is_ejected(now_ms() + 1_100));
+    }
+
+    #[test]
+    fn a_claim_moves_to_tunnel_and_ends() {
+        let live = TargetLive::new(
+            TargetId::new("t1").expect("name"),
+            ServiceName::new("web").expect("name"),
+            VersionName::new("v1").expect("name"),
+        );
+        let claim = Claim::new(&live);
+        assert_eq!((live.requests(), live.tunnels()), (1, 0));
+        let claim = claim.into_tunnel();
+        assert_eq!((live.requests(), live.tunnels()), (0, 1));
+        drop(claim);
+        assert_eq!((live.requests(), live.tunnels()), (0, 0));
+    }
+}

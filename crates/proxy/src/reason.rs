@@ -1,0 +1,61 @@
+//! Why the proxy made an answer itself: one closed list, used in the answer, the log and the metrics.
+
+use http::StatusCode;
+
+macro_rules! reasons {
+    ($($variant:ident $name:literal $status:literal $text:literal $hint:literal;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Reason { $($variant,)* }
+
+        impl Reason {
+            pub(crate) const ALL: &[Reason] = &[$(Reason::$variant,)*];
+
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Reason::$variant => $name,)* }
+            }
+
+            pub(crate) fn status(self) -> StatusCode {
+                let code = match self { $(Reason::$variant => $status,)* };
+                StatusCode::from_u16(code).expect("statuses of the list are valid")
+            }
+
+            /// What a person reads; without the request's own text, which may be hostile.
+            pub(crate) fn text(self) -> &'static str {
+                match self { $(Reason::$variant => concat!("changeover: ", $text, "\nhint: ", $hint, "\n"),)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    NoRoute "no_route" 404 "no service has a route for this host and path" "`changeover status` lists the routes";
+    NoSuchVersion "no_such_version" 404 "the version named by `x-changeover-version` neither serves nor may be previewed" "`changeover status` lists the versions";
+    BadRequest "bad_request" 400 "the request is malformed" "exactly one valid `Host` field, and a body framed by one `Content-Length` or by `Transfer-Encoding: chunked`";
+    UnsupportedCoding "unsupported_coding" 501 "this transfer coding is not supported" "send `Transfer-Encoding: chunked` alone";
+    MethodNotAllowed "method_not_allowed" 405 "CONNECT and TRACE are not served here" "use another method";
+    ExpectationFailed "expectation_failed" 417 "only `Expect: 100-continue` can be met" "leave the `Expect` field out";
+    RequestStalled "request_stalled" 408 "the request's body stopped arriving" "send it again";
+    Loop "loop" 508 "the request passed here too often" "a target or another proxy sends requests back to this listener";
+    NothingDeployed "nothing_deployed" 503 "this service has never been deployed" "`changeover deploy <service> <version>`";
+    NoTarget "no_target" 503 "the version has no target" "`changeover status` shows its targets";
+    Maintenance "maintenance" 503 "this service is under maintenance" "try again later";
+    HoldFull "hold_full" 503 "too many requests are on hold" "try again in a moment";
+    HoldTimeout "hold_timeout" 504 "the request was on hold for too long" "try again in a moment";
+    ConnectFailed "connect_failed" 502 "no target of the version accepted a connection" "`changeover logs` shows why the version does not listen";
+    TargetReset "target_reset" 502 "the target closed the connection before it answered" "it may have handled the request; `changeover logs` may tell";
+    ResponseTimeout "response_timeout" 504 "the target did not begin its answer in time" "`response_header_timeout` of the service";
+    Cut "cut" 502 "the version was stopped before it answered" "the drain time of the service may be too short";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed_at_its_own_number() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert!(reason.status().is_client_error() || reason.status().is_server_error());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Accepting, choosing the lane, and speaking HTTP/1.1 or HTTP/2 with a client.
+//!
+//! **Invariant**: a listening socket is shared with other threads and processes: it is only ever closed here, never shut
+//! down. A connection is counted on its lane from accept to end.
+
+use std::convert::Infallible;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use model::ListenerName;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::client::Client;
+use crate::forward;
+use crate::io::{Io, sniff};
+use crate::lane::{Command, Lane, Present};
+
+/// Bounds a request's head (then 431) and what is buffered per connection.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 100;
+const STREAMS_MAX: u32 = 200;
+const HTTP2_HEADERS_BYTES_MAX: u32 = 16 * 1024;
+/// After an accept error (out of descriptors, mostly) the next try waits, or the thread would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// A connection moves to another lane only for a difference worth the way.
+const LOAD_DIFFERENCE: usize = 1;
+
+pub(crate) fn listen(lane: &Rc<Lane>, name: ListenerName, socket: std::net::TcpListener) {
+    let Ok(listener) = TcpListener::from_std(socket) else { return };
+    let (own, label) = (lane.clone(), name.clone());
+    let accepting = tokio::task::spawn_local(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => place(&own, &label, stream),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    });
+    lane.enter_listener(name, accepting.abort_handle());
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// The least loaded lane gets it; this one when the difference is small or the hand-over fails.
+fn place(lane: &Rc<Lane>, name: &ListenerName, stream: TcpStream) {
+    let loads = &lane.shared.loads;
+    let load = |index: usize| loads[index].load(Ordering::Relaxed);
+    let least = (0..loads.len()).min_by_key(|index| load(*index)).unwrap_or(lane.index);
+    let index = if load(least) + LOAD_DIFFERENCE < load(lane.index) { least } else { lane.index };
+    loads[index].fetch_add(1, Ordering::AcqRel);
+    if index == lane.index {
+        return begin(lane, name.clone(), stream);
+    }
+    match stream.into_std() {
+        Ok(stream) => {
+            if let Err(unsent) = lane.shared.commands[index].send(Command::Serve(name.clone(), stream)) {
+                loads[index].fetch_sub(1, Ordering::AcqRel);
+                loads[lane.index].fetch_add(1, Ordering::AcqRel);
+                if let Command::Serve(name, stream) = unsent.0 {
+                    adopt(lane, name, stream);
+                }
+            }
+        }
+        Err(_) => drop(loads[index].fetch_sub(1, Ordering::AcqRel)),
+    }
+}
+
+/// Already counted on this lane.
+pub(crate) fn adopt(lane: &Rc<Lane>, name: ListenerName, stream: std::net::TcpStream) {
+    match TcpStream::from_std(stream) {
+        Ok(stream) => begin(lane, name, stream),
+        Err(_) => drop(lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel)),
+    }
+}
+
+fn begin(lane: &Rc<Lane>, name: ListenerName, stream: TcpStream) {
+    let peer = stream.peer_addr();
+    let client = peer.map(|peer| Client::new(name, peer, lane.clock.clone()));
+    let Ok(client) = client else {
+        // Gone before it was looked at.
+        lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel);
+        return;
+    };
+    let present = lane.enter_client(&client);
+    lane.shared.accepted[lane.index].fetch_add(1, Ordering::Relaxed);
+    tokio::task::spawn_local(converse(lane.clone(), client, stream, present));
+}
+
+async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _present: Present) {
+    let _ = stream.set_nodelay(true);
+    let activity = client.activity.clone();
+    let first = tokio::select! {
+        first = sniff(&mut stream, &activity) => first,
+        () = client.signalled() => return,
+    };
+    let Ok(Some((is_http2, early))) = first else { return };
+    let io = Io::from_client(stream, early, activity);
+    let service = {
+        let (lane, client) = (lane.clone(), client.clone());
+        service_fn(move |request| {
+            let (lane, client) = (lane.clone(), client.clone());
+            async move { Ok::<_, Infallible>(forward::handle(lane, client, request).await) }
+        })
+    };
+    if is_http2 {
+        client.speaks_http2();
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HTTP2_HEADERS_BYTES_MAX);
+        if lane.is_draining() {
+            client.signal(crate::client::Signal::Graceful);
+        }
+        client.drive(builder.serve_connection(io, service)).await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
+        client.drive(builder.serve_connection(io, service).with_upgrades()).await;
+    }
+}
+
+/// Streams of HTTP/2 run on the lane of their connection.
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

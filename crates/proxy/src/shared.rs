@@ -1,0 +1,107 @@
+//! What the handle and all lanes share: the ways to the lanes, loads, the registry of live state, the drain.
+//!
+//! **Invariant**: the registry's lock is taken by the control side only, never in a request.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use model::{ServiceName, TargetId, VersionName};
+use telemetry::LogWriter;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock::now_ms;
+use crate::counts::VersionCounts;
+use crate::lane::Command;
+use crate::live::TargetLive;
+use crate::reason::Reason;
+use crate::table::Lives;
+
+pub(crate) struct Shared {
+    pub(crate) commands: Vec<UnboundedSender<Command>>,
+    /// Client connections per lane, including those on their way to it.
+    pub(crate) loads: Vec<AtomicUsize>,
+    pub(crate) accepted: Vec<AtomicU64>,
+    /// Answers made by the proxy, per lane and reason.
+    pub(crate) made: Vec<Vec<AtomicU64>>,
+    pub(crate) log: Option<LogWriter>,
+    registry: Mutex<Registry>,
+    /// 0 while no drain has begun.
+    drain_since_ms: AtomicU64,
+    drain_grace_ms: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(commands: Vec<UnboundedSender<Command>>, log: Option<LogWriter>) -> Self {
+        let threads = commands.len();
+        let zeros = |_| Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+        Self {
+            commands,
+            loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
+            accepted: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            made: (0..threads).map(zeros).collect(),
+            log,
+            registry: Mutex::new(Registry { threads, ..Registry::default() }),
+            drain_since_ms: AtomicU64::new(0),
+            drain_grace_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        // A panic under the lock leaves maps that are still maps.
+        self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn begin_drain(&self, grace_ms: u64) {
+        self.drain_grace_ms.store(grace_ms, Ordering::Relaxed);
+        self.drain_since_ms.store(now_ms(), Ordering::Release);
+    }
+
+    /// Since when, and how long idle connections are kept.
+    pub(crate) fn drain(&self) -> Option<(u64, u64)> {
+        match self.drain_since_ms.load(Ordering::Acquire) {
+            0 => None,
+            since => Some((since, self.drain_grace_ms.load(Ordering::Relaxed))),
+        }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Acquire)).sum()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    threads: usize,
+    targets: HashMap<TargetId, Arc<TargetLive>>,
+    pub(crate) counts: HashMap<(ServiceName, VersionName), Arc<VersionCounts>>,
+    held: HashMap<ServiceName, Arc<AtomicU32>>,
+}
+
+impl Registry {
+    pub(crate) fn of<'a>(&'a self, service: &'a ServiceName, version: &'a VersionName) -> impl Iterator<Item = &'a Arc<TargetLive>> {
+        self.targets.values().filter(move |live| live.service == *service && live.version == *version)
+    }
+
+    /// Forgets targets that no table and no request knows any more.
+    pub(crate) fn forget_gone(&mut self) {
+        self.targets.retain(|_, live| Arc::strong_count(live) > 1);
+    }
+}
+
+impl Lives for Registry {
+    fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive> {
+        let new = || TargetLive::new(id.clone(), service.clone(), version.clone());
+        self.targets.entry(id.clone()).or_insert_with(new).clone()
+    }
+
+    fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts> {
+        let threads = self.threads;
+        let key = (service.clone(), version.clone());
+        self.counts.entry(key).or_insert_with(|| Arc::new(VersionCounts::new(threads))).clone()
+    }
+
+    fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32> {
+        self.held.entry(service.clone()).or_default().clone()
+    }
+}

@@ -1,0 +1,295 @@
+//! A snapshot compiled for look-ups: which service and version a request belongs to, and which target gets it.
+//!
+//! **Invariant**: immutable; a request reads one table. Between `pick` and the claim there is no await.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use model::{Arm, HostPattern, ListenerName, Mode, ServiceName, ServiceRouting, TargetId, VersionName, WEIGHT_SUM};
+
+use crate::counts::VersionCounts;
+use crate::live::TargetLive;
+use crate::reason::Reason;
+
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) services: Vec<Service>,
+    pub(crate) listeners: Vec<(ListenerName, Routes)>,
+    /// Numbers of targets whose version is in an arm or a preview: their connections may be kept.
+    pub(crate) poolable: HashSet<u64>,
+    /// Numbers of targets whose version is in an arm: what is idle on others is closed at a switch.
+    pub(crate) serving: HashSet<u64>,
+}
+
+pub(crate) struct Service {
+    pub(crate) mode: Mode,
+    pub(crate) maintenance: bytes::Bytes,
+    pub(crate) arms: Vec<(u16, usize)>,
+    pub(crate) versions: Vec<Version>,
+    pub(crate) previews: Vec<usize>,
+    /// Requests on hold, over all threads.
+    pub(crate) held: Arc<AtomicU32>,
+    pub(crate) response_header_timeout_ms: u64,
+    pub(crate) stream_idle_timeout_ms: u64,
+}
+
+pub(crate) struct Version {
+    pub(crate) name: VersionName,
+    pub(crate) counts: Arc<VersionCounts>,
+    pub(crate) targets: Vec<Target>,
+}
+
+pub(crate) struct Target {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) healthy: bool,
+    pub(crate) live: Arc<TargetLive>,
+}
+
+#[derive(Default)]
+pub(crate) struct Routes {
+    previews: HashMap<String, (usize, usize)>,
+    exact: HashMap<String, Vec<PathRoute>>,
+    /// Longest first.
+    suffixes: Vec<(String, Vec<PathRoute>)>,
+    any: Vec<PathRoute>,
+}
+
+/// Longest first within a list.
+struct PathRoute {
+    prefix: String,
+    service: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Routed {
+    pub(crate) service: usize,
+    /// A preview: this version and no other.
+    pub(crate) only: Option<usize>,
+}
+
+/// Where live state and counts come from while a table is compiled.
+pub(crate) trait Lives {
+    fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive>;
+    fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts>;
+    fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32>;
+}
+
+impl Table {
+    pub(crate) fn compile(snapshot: &model::Snapshot, lives: &mut impl Lives) -> Table {
+        let mut table = Table::default();
+        for routing in &snapshot.services {
+            let service = compile_service(routing, lives);
+            let number = table.services.len();
+            for (index, version) in service.versions.iter().enumerate() {
+                let serves = service.arms.iter().any(|(_, arm)| *arm == index);
+                let numbers = version.targets.iter().map(|target| target.live.number);
+                if serves {
+                    table.serving.extend(numbers.clone());
+                }
+                if serves || service.previews.contains(&index) {
+                    table.poolable.extend(numbers);
+                }
+            }
+            for route in &routing.routes {
+                let routes = table.routes_of(&route.listener);
+                routes.add(&route.host, PathRoute { prefix: route.path.clone(), service: number });
+                for preview in &routing.previews {
+                    if let Some(version) = service.version(preview.version.as_str()) {
+                        routes.previews.insert(preview.host.clone(), (number, version));
+                    }
+                }
+            }
+            table.services.push(service);
+        }
+        for (_, routes) in &mut table.listeners {
+            routes.sort();
+        }
+        table
+    }
+
+    fn routes_of(&mut self, listener: &ListenerName) -> &mut Routes {
+        if let Some(index) = self.listeners.iter().position(|(name, _)| name == listener) {
+            return &mut self.listeners[index].1;
+        }
+        self.listeners.push((listener.clone(), Routes::default()));
+        &mut self.listeners.last_mut().expect("just pushed").1
+    }
+
+    /// `host` is in lower case and without port; `wanted` is the value of `x-changeover-version`.
+    pub(crate) fn route(
+        &self,
+        listener: &ListenerName,
+        host: &str,
+        path: &str,
+        wanted: Option<&[u8]>,
+    ) -> Result<Routed, Reason> {
+        let (_, routes) = self.listeners.iter().find(|(name, _)| name == listener).ok_or(Reason::NoRoute)?;
+        if let Some(&(service, version)) = routes.previews.get(host) {
+            return Ok(Routed { service, only: Some(version) });
+        }
+        let service = routes.find(host, path).ok_or(Reason::NoRoute)?;
+        let Some(wanted) = wanted else { return Ok(Routed { service, only: None }) };
+        let version = self.services[service].reachable_by_name(wanted).ok_or(Reason::NoSuchVersion)?;
+        Ok(Routed { service, only: Some(version) })
+    }
+}
+
+impl Routes {
+    fn add(&mut self, host: &HostPattern, route: PathRoute) {
+        match host {
+            HostPattern::Any => self.any.push(route),
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default().push(route),
+            HostPattern::Suffix(suffix) => match self.suffixes.iter_mut().find(|(known, _)| known == suffix) {
+                Some((_, routes)) => routes.push(route),
+                None => self.suffixes.push((suffix.clone(), vec![route])),
+            },
+        }
+    }
+
+    fn sort(&mut self) {
+        let lists = self.exact.values_mut().chain(self.suffixes.iter_mut().map(|(_, routes)| routes));
+        for routes in lists.chain([&mut self.any]) {
+            routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        }
+        self.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+    }
+
+    fn find(&self, host: &str, path: &str) -> Option<usize> {
+        let exact = self.exact.get(host).and_then(|routes| longest(routes, path));
+        let suffix = || {
+            let mut matching = self.suffixes.iter().filter(|(suffix, _)| {
+                host.len() > suffix.len() && host.ends_with(suffix.as_str())
+            });
+            matching.find_map(|(_, routes)| longest(routes, path))
+        };
+        exact.or_else(suffix).or_else(|| longest(&self.any, path))
+    }
+}
+
+fn longest(routes: &[PathRoute], path: &str) -> Option<usize> {
+    routes.iter().find(|route| prefix_matches(&route.prefix, path)).map(|route| route.service)
+}
+
+/// Whole segments: `/api` matches `/api` and `/api/x`, not `/apis`.
+fn prefix_matches(prefix: &str, path: &str) -> bool {
+    match path.strip_prefix(prefix) {
+        Some(rest) => rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'),
+        // `*` of OPTIONS belongs to whoever owns the root.
+        None => path == "*" && prefix == "/",
+    }
+}
+
+fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service {
+    let versions: Vec<Version> = routing
+        .versions
+        .iter()
+        .map(|version| Version {
+            name: version.version.clone(),
+            counts: lives.counts(&routing.name, &version.version),
+            targets: version
+                .targets
+                .iter()
+                .map(|target| Target {
+                    address: target.address,
+                    healthy: target.healthy,
+                    live: lives.target(&target.id, &routing.name, &version.version),
+                })
+                .collect(),
+        })
+        .collect();
+    let index_of = |name: &VersionName| versions.iter().position(|version| version.name == *name);
+    let arm = |arm: &Arm| Some((arm.weight, index_of(&arm.version)?));
+    Service {
+        mode: routing.mode.clone(),
+        maintenance: match &routing.mode {
+            Mode::Maintenance { page } => bytes::Bytes::from(page.clone()),
+            _ => bytes::Bytes::new(),
+        },
+        arms: routing.arms.iter().filter(|arm| arm.weight > 0).filter_map(arm).collect(),
+        previews: routing.previews.iter().filter_map(|preview| index_of(&preview.version)).collect(),
+        held: lives.held(&routing.name),
+        response_header_timeout_ms: routing.response_header_timeout_ms,
+        stream_idle_timeout_ms: routing.stream_idle_timeout_ms,
+        versions,
+    }
+}
+
+impl Service {
+    fn version(&self, name: &str) -> Option<usize> {
+        self.versions.iter().position(|version| version.name.as_str() == name)
+    }
+
+    fn reachable_by_name(&self, name: &[u8]) -> Option<usize> {
+        let index = self.versions.iter().position(|version| version.name.as_str().as_bytes() == name)?;
+        let serves = self.arms.iter().any(|(_, arm)| *arm == index);
+        (serves || self.previews.contains(&index)).then_some(index)
+    }
+
+    /// May a request that was routed so run on this target of this version?
+    pub(crate) fn permits(&self, only: Option<usize>, version: &VersionName, target: u64) -> bool {
+        let Some(index) = self.version(version.as_str()) else { return false };
+        let chosen = match only {
+            Some(only) => only == index,
+            None => self.arms.iter().any(|(_, arm)| *arm == index),
+        };
+        chosen && self.versions[index].targets.iter().any(|known| known.live.number == target)
+    }
+
+    /// Draws the version, then the target: the less busy one of two. A version without a good target gives way to
+    /// another permitted one; when no target is good, all permitted ones are tried.
+    pub(crate) fn pick(&self, only: Option<usize>, tried: &[u64], now_ms: u64) -> Option<(&Version, &Target)> {
+        if let Some(only) = only {
+            let version = &self.versions[only];
+            return version.pick_good(tried, now_ms).or_else(|| version.pick_any(tried)).map(|target| (version, target));
+        }
+        let drawn = self.draw()?;
+        let others = || self.arms.iter().map(|(_, arm)| *arm).filter(|arm| *arm != drawn);
+        let order = || std::iter::once(drawn).chain(others()).map(|index| &self.versions[index]);
+        let good = order().find_map(|version| Some((version, version.pick_good(tried, now_ms)?)));
+        good.or_else(|| order().find_map(|version| Some((version, version.pick_any(tried)?))))
+    }
+
+    fn draw(&self) -> Option<usize> {
+        if let [(_, only)] = self.arms[..] {
+            return Some(only);
+        }
+        let mut point = fastrand::u16(0..WEIGHT_SUM);
+        for (weight, index) in &self.arms {
+            if point < *weight {
+                return Some(*index);
+            }
+            point -= weight;
+        }
+        self.arms.last().map(|(_, index)| *index)
+    }
+}
+
+impl Version {
+    fn pick_good(&self, tried: &[u64], now_ms: u64) -> Option<&Target> {
+        self.pick_among(|target| target.healthy && !tried.contains(&target.live.number) && !target.live.is_ejected(now_ms))
+    }
+
+    fn pick_any(&self, tried: &[u64]) -> Option<&Target> {
+        self.pick_among(|target| !tried.contains(&target.live.number))
+    }
+
+    fn pick_among(&self, fits: impl Fn(&Target) -> bool) -> Option<&Target> {
+        if let [target] = &self.targets[..] {
+            return fits(target).then_some(target);
+        }
+        let candidates = || self.targets.iter().filter(|target| fits(target));
+        let count = candidates().count();
+        if count < 2 {
+            return candidates().next();
+        }
+        let first = fastrand::usize(0..count);
+        let second = (first + fastrand::usize(1..count)) % count;
+        // Another thread may eject a target between the two passes.
+        match (candidates().nth(first), candidates().nth(second)) {
+            (Some(a), Some(b)) if b.live.requests() < a.live.requests() => Some(b),
+            (Some(a), _) => Some(a),
+            (None, b) => b,
+        }
+    }
+}

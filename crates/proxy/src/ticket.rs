@@ -1,0 +1,70 @@
+//! What is remembered of a request until its answer has ended: the claim, the counts, the line for the log.
+//!
+//! **Invariant**: a request that reached a version is counted exactly once, when its ticket is dropped.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Method, Uri};
+use telemetry::LogRecord;
+
+use crate::client::{Busy, Client};
+use crate::counts::VersionCounts;
+use crate::lane::Lane;
+use crate::live::Claim;
+use crate::reason::Reason;
+
+/// The request's own words, kept only when a log wants them.
+#[derive(Clone)]
+pub(crate) struct Words {
+    pub(crate) method: Method,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) uri: Uri,
+}
+
+pub(crate) struct Ticket {
+    pub(crate) lane: Rc<Lane>,
+    pub(crate) client: Rc<Client>,
+    pub(crate) claim: Option<Claim>,
+    pub(crate) counts: Arc<VersionCounts>,
+    pub(crate) started: Instant,
+    pub(crate) status: u16,
+    pub(crate) bytes: u64,
+    pub(crate) bad: bool,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) words: Option<Box<Words>>,
+    pub(crate) _busy: Option<Busy>,
+}
+
+impl Ticket {
+    /// The answer began but did not end.
+    pub(crate) fn broke(&mut self) {
+        self.bad = true;
+        self.reason = Some(Reason::TargetReset);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        self.counts.record(self.lane.index, self.status, self.bad, duration.as_micros() as u64);
+        if let Some(words) = &self.words {
+            let target = self.claim.as_ref().map(Claim::target);
+            self.lane.log(&LogRecord {
+                client: self.client.peer.ip(),
+                method: words.method.as_str(),
+                host: words.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+                path: words.uri.path_and_query().map_or("", |path| path.as_str()),
+                protocol: if self.client.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
+                status: self.status,
+                bytes: self.bytes,
+                duration,
+                service: target.map_or("", |target| target.service.as_str()),
+                version: target.map_or("", |target| target.version.as_str()),
+                target: target.map_or("", |target| target.id.as_str()),
+                reason: self.reason.map_or("", Reason::name),
+            });
+        }
+    }
+}
