@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::{Client, GET, House, Target, body, eventually, routing, service, status, version};
+use common::{GET, House, Target, body, client_to, eventually, routing, service, status, version};
 
 #[test]
 fn switch_under_load_loses_nothing_and_the_old_version_gets_nothing_new() {
@@ -22,7 +22,7 @@ fn switch_under_load_loses_nothing_and_the_old_version_gets_nothing_new() {
             std::thread::spawn(move || {
                 while !stop.load(Ordering::SeqCst) {
                     if number >= 6 {
-                        client = fresh(address);
+                        client = client_to(address);
                     }
                     client.send(GET);
                     assert_eq!(status(&client.answer()), 200);
@@ -48,10 +48,6 @@ fn switch_under_load_loses_nothing_and_the_old_version_gets_nothing_new() {
     assert_eq!(counts.bad, 0);
     assert_eq!(counts.classes[1], counts.requests);
     assert!(counts.latency.quantile_us(0.5).is_some());
-}
-
-fn fresh(address: std::net::SocketAddr) -> Client {
-    common::client_to(address)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Raw targets that record bytes, snapshots in a line, and a client that speaks bytes. Waits are for conditions, with deadlines.
 
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -71,6 +71,7 @@ impl Target {
     }
 
     fn converse(&self, mut stream: TcpStream, act: &(impl Fn(&str, &mut TcpStream) -> bool + ?Sized)) {
+        stream.set_nodelay(true).expect("nodelay");
         let mut buffer = Vec::new();
         loop {
             let mut chunk = [0; 4096];
