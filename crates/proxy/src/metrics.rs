@@ -63,6 +63,10 @@ fn proxy_wide(out: &mut String, shared: &Shared) {
         let count = sum(&mut shared.made.iter().map(|lane| &lane[*reason as usize]));
         let _ = writeln!(out, "changeover_made_answers_total{{reason=\"{}\"}} {count}", reason.name());
     }
+    family(out, "changeover_held", "gauge", "Requests on hold.");
+    for (service, held) in shared.registry().held() {
+        let _ = writeln!(out, "changeover_held{{service=\"{service}\"}} {held}");
+    }
     family(out, "changeover_connections", "gauge", "Client connections that are open.");
     let _ = writeln!(out, "changeover_connections {}", shared.connections());
     family(out, "changeover_connections_total", "counter", "Client connections accepted.");

@@ -83,6 +83,13 @@ impl Registry {
         self.targets.values().filter(move |live| live.service == *service && live.version == *version)
     }
 
+    pub(crate) fn held(&self) -> Vec<(ServiceName, u32)> {
+        let one = |(service, held): (&ServiceName, &Arc<AtomicU32>)| (service.clone(), held.load(Ordering::Relaxed));
+        let mut all: Vec<_> = self.held.iter().map(one).collect();
+        all.sort();
+        all
+    }
+
     /// Forgets targets that no table and no request knows any more.
     pub(crate) fn forget_gone(&mut self) {
         self.targets.retain(|_, live| Arc::strong_count(live) > 1);

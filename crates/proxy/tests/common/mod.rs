@@ -205,6 +205,9 @@ impl Client {
         loop {
             if let Some(end) = message_end(&self.buffer) {
                 let message: Vec<u8> = self.buffer.drain(..end).collect();
+                if message.starts_with(b"HTTP/1.1 100 ") {
+                    continue;
+                }
                 return String::from_utf8_lossy(&message).into_owned();
             }
             let mut chunk = [0; 4096];
@@ -224,10 +227,12 @@ impl Client {
         String::from_utf8_lossy(&self.buffer.drain(..length).collect::<Vec<u8>>()).into_owned()
     }
 
-    /// All until the end, and whether the end was an orderly one.
+    /// All until the end. Panics when the connection stays open.
     pub fn rest(&mut self) -> String {
         let mut all = std::mem::take(&mut self.buffer);
-        let _ = self.stream.read_to_end(&mut all);
+        if let Err(error) = self.stream.read_to_end(&mut all) {
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "still open after {:?}", String::from_utf8_lossy(&all));
+        }
         String::from_utf8_lossy(&all).into_owned()
     }
 }
@@ -248,4 +253,19 @@ pub fn client_to(address: SocketAddr) -> Client {
     let stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
     Client { stream, buffer: Vec::new() }
+}
+
+impl Client {
+    pub fn read_until(&mut self, end: &str) -> String {
+        loop {
+            if let Some(at) = find(&self.buffer, end.as_bytes()) {
+                let text: Vec<u8> = self.buffer.drain(..at + end.len()).collect();
+                return String::from_utf8_lossy(&text).into_owned();
+            }
+            let mut chunk = [0; 4096];
+            let read = self.stream.read(&mut chunk).expect("read");
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&self.buffer));
+            self.buffer.extend(&chunk[..read]);
+        }
+    }
 }
