@@ -42,7 +42,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(listener: ListenerName, peer: SocketAddr, clock: CoarseClock) -> Rc<Self> {
-        let forwarded_for = HeaderValue::try_from(peer.ip().to_canonical().to_string()).expect("an address is a field value");
+        let forwarded_for = HeaderValue::try_from(peer.ip().to_canonical().to_string())
+            .expect("an address is a field value");
         Rc::new(Self {
             listener,
             peer,
@@ -118,7 +119,10 @@ impl Client {
                 _ => {}
             }
             let mut waker = self.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            if !waker
+                .as_ref()
+                .is_some_and(|known| known.will_wake(cx.waker()))
+            {
                 *waker = Some(cx.waker().clone());
             }
             drop(waker);

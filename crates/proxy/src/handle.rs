@@ -40,7 +40,11 @@ pub struct NotAcknowledged {
 
 impl fmt::Display for NotAcknowledged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} data threads did not acknowledge the new routing table within {ACKNOWLEDGE_MAX:?}", self.lanes)
+        write!(
+            f,
+            "{} data threads did not acknowledge the new routing table within {ACKNOWLEDGE_MAX:?}",
+            self.lanes
+        )
     }
 }
 
@@ -71,17 +75,32 @@ impl Drop for Inner {
 
 impl Proxy {
     pub fn start(config: Config) -> io::Result<Proxy> {
-        let log = config.access_log.map(|(settings, path)| LogWriter::open(settings, &path)).transpose()?;
-        let (commands, inboxes): (Vec<_>, Vec<_>) = (0..config.threads.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
+        let log = config
+            .access_log
+            .map(|(settings, path)| LogWriter::open(settings, &path))
+            .transpose()?;
+        let (commands, inboxes): (Vec<_>, Vec<_>) = (0..config.threads.max(1))
+            .map(|_| mpsc::unbounded_channel())
+            .unzip();
         let shared = Arc::new(Shared::new(commands, log));
-        let proxy = Proxy { inner: Arc::new(Inner { shared: shared.clone() }) };
+        let proxy = Proxy {
+            inner: Arc::new(Inner {
+                shared: shared.clone(),
+            }),
+        };
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let shared = shared.clone();
-            std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, async move { Lane::new(index, shared).run(inbox).await });
-            })?;
+            std::thread::Builder::new()
+                .name(format!("lane-{index}"))
+                .spawn(move || {
+                    let local = tokio::task::LocalSet::new();
+                    local.block_on(&runtime, async move {
+                        Lane::new(index, shared).run(inbox).await
+                    });
+                })?;
         }
         Ok(proxy)
     }
@@ -92,11 +111,24 @@ impl Proxy {
         let acknowledged = self.send_table(&snapshot);
         let lanes = acknowledged.len();
         let waits = acknowledged.into_iter().map(|inbox| async move {
-            matches!(tokio::time::timeout(ACKNOWLEDGE_MAX, inbox).await, Ok(Ok(())))
+            matches!(
+                tokio::time::timeout(ACKNOWLEDGE_MAX, inbox).await,
+                Ok(Ok(()))
+            )
         });
-        let answered = join_all(waits).await.into_iter().filter(|answered| *answered).count();
+        let answered = join_all(waits)
+            .await
+            .into_iter()
+            .filter(|answered| *answered)
+            .count();
         self.inner.shared.registry().forget_gone();
-        if answered == lanes { Ok(started.elapsed()) } else { Err(NotAcknowledged { lanes: lanes - answered }) }
+        if answered == lanes {
+            Ok(started.elapsed())
+        } else {
+            Err(NotAcknowledged {
+                lanes: lanes - answered,
+            })
+        }
     }
 
     /// Under the lock, so that two installs reach all lanes in one order.
@@ -128,24 +160,38 @@ impl Proxy {
 
     pub fn in_flight(&self, service: &ServiceName, version: &VersionName) -> InFlight {
         let registry = self.inner.shared.registry();
-        registry.of(service, version).fold(InFlight::default(), |sum, live| InFlight {
-            requests: sum.requests + live.requests(),
-            tunnels: sum.tunnels + live.tunnels(),
-        })
+        registry
+            .of(service, version)
+            .fold(InFlight::default(), |sum, live| InFlight {
+                requests: sum.requests + live.requests(),
+                tunnels: sum.tunnels + live.tunnels(),
+            })
     }
 
     /// Cuts what still runs on the version; returns how many requests and tunnels that were.
     pub fn cut(&self, service: &ServiceName, version: &VersionName) -> usize {
         let registry = self.inner.shared.registry();
-        let running = registry.of(service, version).map(|live| live.requests() + live.tunnels()).sum();
-        let targets: Vec<u64> = registry.of(service, version).map(|live| live.number).collect();
+        let running = registry
+            .of(service, version)
+            .map(|live| live.requests() + live.tunnels())
+            .sum();
+        let targets: Vec<u64> = registry
+            .of(service, version)
+            .map(|live| live.number)
+            .collect();
         drop(registry);
         self.tell(|| Command::Cut(targets.clone()));
         running
     }
 
     pub fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts {
-        let counts = self.inner.shared.registry().counts.get(&(service.clone(), version.clone())).cloned();
+        let counts = self
+            .inner
+            .shared
+            .registry()
+            .counts
+            .get(&(service.clone(), version.clone()))
+            .cloned();
         counts.map(|counts| counts.read()).unwrap_or_default()
     }
 

@@ -29,7 +29,11 @@ pub(crate) struct Activity {
 impl Activity {
     pub(crate) fn new(clock: CoarseClock) -> Arc<Self> {
         let last_ms = AtomicU64::new(clock.now_ms());
-        Arc::new(Self { clock, last_ms, head_ms: AtomicU64::new(0) })
+        Arc::new(Self {
+            clock,
+            last_ms,
+            head_ms: AtomicU64::new(0),
+        })
     }
 
     fn bytes_came(&self) {
@@ -63,11 +67,19 @@ pub(crate) struct Io {
 
 impl Io {
     pub(crate) fn to_target(stream: TcpStream) -> Self {
-        Self { stream, early: Bytes::new(), activity: None }
+        Self {
+            stream,
+            early: Bytes::new(),
+            activity: None,
+        }
     }
 
     pub(crate) fn from_client(stream: TcpStream, early: Bytes, activity: Arc<Activity>) -> Self {
-        Self { stream, early, activity: Some(activity) }
+        Self {
+            stream,
+            early,
+            activity: Some(activity),
+        }
     }
 
     pub(crate) fn into_parts(self) -> (TcpStream, Bytes) {
@@ -76,7 +88,10 @@ impl Io {
 }
 
 /// Reads until the bytes differ from HTTP/2's preface or are all of it. `None`: the client left before it said anything.
-pub(crate) async fn sniff(stream: &mut TcpStream, activity: &Activity) -> io::Result<Option<(bool, Bytes)>> {
+pub(crate) async fn sniff(
+    stream: &mut TcpStream,
+    activity: &Activity,
+) -> io::Result<Option<(bool, Bytes)>> {
     let mut early = [0; HTTP2_PREFACE.len()];
     let mut length = 0;
     while length < early.len() {
@@ -94,7 +109,11 @@ pub(crate) async fn sniff(stream: &mut TcpStream, activity: &Activity) -> io::Re
 }
 
 impl Read for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.early.is_empty() {
             let length = this.early.len().min(buffer.remaining());
@@ -119,7 +138,11 @@ impl Read for Io {
 }
 
 impl Write for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
 

@@ -88,7 +88,10 @@ pub(crate) struct Claim {
 impl Claim {
     pub(crate) fn new(target: &Arc<TargetLive>) -> Self {
         target.requests.fetch_add(1, Ordering::SeqCst);
-        Self { target: target.clone(), tunnel: false }
+        Self {
+            target: target.clone(),
+            tunnel: false,
+        }
     }
 
     pub(crate) fn target(&self) -> &Arc<TargetLive> {
@@ -106,7 +109,11 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let count = if self.tunnel { &self.target.tunnels } else { &self.target.requests };
+        let count = if self.tunnel {
+            &self.target.tunnels
+        } else {
+            &self.target.requests
+        };
         let before = count.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "a claim is released once");
     }
@@ -128,7 +135,10 @@ mod tests {
         assert!(!live.is_ejected(now_ms()));
         live.succeeded();
         (0..4).for_each(|_| live.failed());
-        assert!(!live.is_ejected(now_ms()), "a success starts the count again");
+        assert!(
+            !live.is_ejected(now_ms()),
+            "a success starts the count again"
+        );
         live.failed();
         assert!(live.is_ejected(now_ms()));
         assert!(!live.is_ejected(now_ms() + 1_100));

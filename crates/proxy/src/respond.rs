@@ -62,15 +62,22 @@ fn switch_protocols(
     drop(ticket);
     let line = sender.line.clone();
     line.enter(Phase::Tunnel);
+    let (client, present) = passage.lane.enter_tunnel(&passage.client);
     passage.lane.lines.adopt(&line, async move {
-        tunnel::run(from_client, from_target).await;
-        drop(claim);
+        let _busy = client.begin();
+        tokio::select! {
+            () = tunnel::run(from_client, from_target) => {}
+            () = client.signalled() => {}
+        }
+        drop((claim, present));
     });
     let (mut parts, _) = response.into_parts();
     head::remove_hop_by_hop(&mut parts.headers);
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.version = Version::HTTP_11;
-    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts
+        .headers
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         parts.headers.insert(header::UPGRADE, protocol);
     }

@@ -38,9 +38,19 @@ pub(crate) struct Attempts {
 
 impl Attempts {
     pub(crate) fn new(request: &Request<RequestBody>) -> Self {
-        let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+        let idempotent = matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+        );
         let harmless = idempotent && request.body().is_end_stream();
-        Self { tried: [0; TARGETS_MAX], tried_count: 0, vain: 0, rounds: 0, harmless, choice: None }
+        Self {
+            tried: [0; TARGETS_MAX],
+            tried_count: 0,
+            vain: 0,
+            rounds: 0,
+            harmless,
+            choice: None,
+        }
     }
 
     pub(crate) fn tried(&self) -> &[u64] {

@@ -41,7 +41,10 @@ impl Shared {
             accepted: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             made: (0..threads).map(zeros).collect(),
             log,
-            registry: Mutex::new(Registry { threads, ..Registry::default() }),
+            registry: Mutex::new(Registry {
+                threads,
+                ..Registry::default()
+            }),
             drain_since_ms: AtomicU64::new(0),
             drain_grace_ms: AtomicU64::new(0),
         }
@@ -49,7 +52,9 @@ impl Shared {
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         // A panic under the lock leaves maps that are still maps.
-        self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.registry
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(crate) fn begin_drain(&self, grace_ms: u64) {
@@ -66,7 +71,10 @@ impl Shared {
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.loads.iter().map(|load| load.load(Ordering::Acquire)).sum()
+        self.loads
+            .iter()
+            .map(|load| load.load(Ordering::Acquire))
+            .sum()
     }
 }
 
@@ -79,12 +87,20 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn of<'a>(&'a self, service: &'a ServiceName, version: &'a VersionName) -> impl Iterator<Item = &'a Arc<TargetLive>> {
-        self.targets.values().filter(move |live| live.service == *service && live.version == *version)
+    pub(crate) fn of<'a>(
+        &'a self,
+        service: &'a ServiceName,
+        version: &'a VersionName,
+    ) -> impl Iterator<Item = &'a Arc<TargetLive>> {
+        self.targets
+            .values()
+            .filter(move |live| live.service == *service && live.version == *version)
     }
 
     pub(crate) fn held(&self) -> Vec<(ServiceName, u32)> {
-        let one = |(service, held): (&ServiceName, &Arc<AtomicU32>)| (service.clone(), held.load(Ordering::Relaxed));
+        let one = |(service, held): (&ServiceName, &Arc<AtomicU32>)| {
+            (service.clone(), held.load(Ordering::Relaxed))
+        };
         let mut all: Vec<_> = self.held.iter().map(one).collect();
         all.sort();
         all
@@ -97,7 +113,12 @@ impl Registry {
 }
 
 impl Lives for Registry {
-    fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive> {
+    fn target(
+        &mut self,
+        id: &TargetId,
+        service: &ServiceName,
+        version: &VersionName,
+    ) -> Arc<TargetLive> {
         let new = || TargetLive::new(id.clone(), service.clone(), version.clone());
         self.targets.entry(id.clone()).or_insert_with(new).clone()
     }
@@ -105,7 +126,10 @@ impl Lives for Registry {
     fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts> {
         let threads = self.threads;
         let key = (service.clone(), version.clone());
-        self.counts.entry(key).or_insert_with(|| Arc::new(VersionCounts::new(threads))).clone()
+        self.counts
+            .entry(key)
+            .or_insert_with(|| Arc::new(VersionCounts::new(threads)))
+            .clone()
     }
 
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32> {
