@@ -73,7 +73,8 @@ pub enum ProcessEvent {
 pub enum Input {
     Command(Command, oneshot::Sender<Result<Value, Rejected>>),
     Process(ProcessEvent),
-    Health { target: TargetId, healthy: bool, detail: String, tries: u32 },
+    /// `fallen`: so many bad answers in a row that it is not merely young.
+    Health { target: TargetId, healthy: bool, fallen: bool, detail: String, tries: u32 },
     Acknowledged { generation: u64, took_us: u64 },
     GateFinished { service: ServiceName, release: model::ReleaseId, gate: usize, result: Result<String, String> },
 }

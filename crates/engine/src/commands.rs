@@ -93,8 +93,7 @@ impl Caretaker {
             Some(stable) => format!("{name} {stable} → {candidate}   release {}, blue/green", release.number),
             None => format!("{name} → {candidate}   release {}, first deployment: no steps, it serves when healthy", release.number),
         };
-        self.keep(&next, vec![("began", text)]).await?;
-        self.services.insert(name.clone(), next);
+        self.advance(next, vec![("began", text)]).await?;
         self.restarts.remove(&(name.clone(), candidate.clone()));
         if is_static {
             for address in addresses {
@@ -118,6 +117,7 @@ impl Caretaker {
             kept,
             life: Life::Running,
             healthy: false,
+            fallen: false,
             detail: "not asked yet".to_owned(),
             tries: 0,
             began_at: self.now(),
@@ -136,8 +136,7 @@ impl Caretaker {
             Rejected::new("conflict", format!("release {} of {name} does not wait for a promotion: it is {}", release.number, illegal.state))
         })?;
         let number = release.number;
-        self.keep(&next, vec![("promotion", format!("promoted by {who}"))]).await?;
-        self.services.insert(name.clone(), next);
+        self.advance(next, vec![("promotion", format!("promoted by {who}"))]).await?;
         self.perform(name).await;
         Ok(json!({ "service": name, "release": number }))
     }
@@ -163,10 +162,10 @@ impl Caretaker {
     /// Taking back acts also when its state cannot be made durable: the one exception, on purpose.
     async fn take_back(&mut self, next: Service, reason: String) {
         let name = next.name.clone();
-        if let Err(error) = self.keep(&next, vec![("taken_back", reason)]).await {
+        if let Err(error) = self.advance(next.clone(), vec![("taken_back", reason)]).await {
             eprintln!("error: service {name}: taken back, but not durably: {}", error.message);
+            self.services.insert(name, next);
         }
-        self.services.insert(name, next);
     }
 
     async fn rollback(&mut self, name: &ServiceName, to: Option<VersionName>, force: bool, who: String, reply: Reply) {
@@ -222,8 +221,7 @@ impl Caretaker {
             Mode::Hold { .. } => format!("requests wait ({who})"),
             Mode::Maintenance { .. } => format!("maintenance ({who})"),
         };
-        self.keep(&next, vec![("mode", text)]).await?;
-        self.services.insert(name.clone(), next);
+        self.advance(next, vec![("mode", text)]).await?;
         self.publish();
         Ok(json!({ "service": name }))
     }
@@ -235,8 +233,7 @@ impl Caretaker {
         }
         let next = Service { stopped, ..service.clone() };
         let what = if stopped { "stopped" } else { "started" };
-        self.keep(&next, vec![(what, format!("{what} by {who}"))]).await?;
-        self.services.insert(name.clone(), next);
+        self.advance(next, vec![(what, format!("{what} by {who}"))]).await?;
         self.restarts.retain(|(service, _), _| service != name);
         self.reconcile(name).await;
         self.publish();

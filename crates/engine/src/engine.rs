@@ -38,6 +38,8 @@ pub(crate) struct Caretaker {
     last_seq: u64,
     published: Arc<Snapshot>,
     acknowledged: u64,
+    /// Sockets that wait for the routing.
+    unheard: Vec<(model::ListenerName, std::net::TcpListener)>,
     pub(crate) restarts: HashMap<(ServiceName, VersionName), Restarts>,
     pub(crate) watches: HashMap<ServiceName, crate::edge::Counts>,
     pub(crate) switching: Vec<Waiting>,
@@ -109,6 +111,7 @@ pub async fn start(
         last_seq: loaded.last_seq,
         published: Arc::new(Snapshot::default()),
         acknowledged: 0,
+        unheard: Vec::new(),
         restarts: HashMap::new(),
         watches: HashMap::new(),
         switching: Vec::new(),
@@ -153,6 +156,7 @@ impl Caretaker {
                 kept: it,
                 life: Life::Running,
                 healthy: false,
+                fallen: false,
                 detail: "not asked yet".to_owned(),
                 tries: 0,
                 began_at: self.now(),
@@ -190,7 +194,12 @@ impl Caretaker {
         match input {
             Input::Command(command, reply) => self.command(command, reply).await,
             Input::Process(event) => self.process_event(event).await,
-            Input::Health { target, healthy, detail, tries } => self.health(&target, healthy, detail, tries).await,
+            Input::Health { target, healthy, fallen, detail, tries } => {
+                if let Some(entry) = self.targets.get_mut(&target) {
+                    entry.fallen = fallen;
+                }
+                self.health(&target, healthy, detail, tries).await;
+            }
             Input::Acknowledged { generation, took_us } => self.acknowledged(generation, took_us).await,
             Input::GateFinished { service, release, gate, result } => {
                 let same = self.services.get(&service).and_then(Service::running_release).is_some_and(|it| it.id == release);
@@ -205,6 +214,9 @@ impl Caretaker {
         match event {
             ProcessEvent::Spawned { id, process } => self.spawned(&id, process).await,
             ProcessEvent::SpawnFailed { id, error } => {
+                if self.gate_spawn_failed(&id, error.clone()).await {
+                    return;
+                }
                 if let Some(kept) = self.targets.get(&id).map(|entry| entry.kept.clone()) {
                     self.forget_target(&id).await;
                     self.start_failed(&kept, &error).await;
@@ -213,9 +225,8 @@ impl Caretaker {
             ProcessEvent::Exited { id, status } => self.exited(&id, status).await,
             ProcessEvent::Adopted { .. } => {}
             ProcessEvent::Listening { name, socket } => {
-                if let Err(error) = self.data_plane.listen(&name, socket) {
-                    eprintln!("error: listener {name}: {error}");
-                }
+                self.unheard.push((name, socket));
+                self.listen_when_routed();
             }
             ProcessEvent::ListenFailed { name, error } => {
                 let text = format!("listener {name}: {error}");
@@ -288,9 +299,22 @@ impl Caretaker {
         if self.acknowledged < self.published.generation {
             return;
         }
+        self.listen_when_routed();
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.look_at_release(&name).await;
+        }
+    }
+
+    /// Accepting begins when the routing is known everywhere: a request that came earlier would find no route.
+    fn listen_when_routed(&mut self) {
+        if self.published.generation == 0 || !self.all_acknowledged() {
+            return;
+        }
+        for (name, socket) in std::mem::take(&mut self.unheard) {
+            if let Err(error) = self.data_plane.listen(&name, socket) {
+                eprintln!("error: listener {name}: {error}");
+            }
         }
     }
 
@@ -298,8 +322,17 @@ impl Caretaker {
         self.acknowledged >= self.published.generation
     }
 
+    /// Persists the next state, then makes it the state. The caller performs what follows from it.
+    pub(crate) async fn advance(&mut self, next: Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
+        crash_point(&next, "before");
+        self.keep(&next, told).await?;
+        crash_point(&next, "persisted");
+        self.services.insert(next.name.clone(), next);
+        Ok(())
+    }
+
     /// Persists the service's next state, with what is told about it.
-    pub(crate) async fn keep(&mut self, next: &Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
+    async fn keep(&mut self, next: &Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
         let number = next.release.as_ref().map(|release| release.number);
         let happenings: Vec<Happening> = told.into_iter()
             .map(|(kind, text)| self.happening(next.name.as_str(), number, kind, text))
@@ -351,13 +384,8 @@ impl Caretaker {
         };
         let before = service.running_release().map(|release| release.state.clone());
         let told = crate::releases::told(&next, before.as_ref(), &event);
-        crash_point(&next, "before");
-        match self.keep(&next, told).await {
-            Ok(()) => {
-                crash_point(&next, "persisted");
-                self.services.insert(name.clone(), next);
-                Box::pin(self.perform(name)).await;
-            }
+        match self.advance(next, told).await {
+            Ok(()) => Box::pin(self.perform(name)).await,
             Err(error) => eprintln!("error: service {name}: {}", error.message),
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct Job {
     pub service: ServiceName,
     pub gate: usize,
     pub deadline: u64,
+    /// Names its files: the same for every attempt.
+    pub files: TargetId,
 }
 
 impl Caretaker {
@@ -33,7 +35,7 @@ impl Caretaker {
     pub(crate) async fn run_gate(&mut self, release: &Release, gate: usize) {
         let Some(gate_wanted) = release.settings.gates.get(gate).cloned() else { return };
         let id = Self::job_id(release, gate);
-        if self.jobs.contains_key(&id) {
+        if self.jobs.values().any(|job| job.files == id) {
             return;
         }
         self.tell(&release.service, "gate_began", format!("gate       {}", gate_wanted.name)).await;
@@ -45,32 +47,37 @@ impl Caretaker {
             GateKind::Command { command } => (command.clone(), false),
             GateKind::Migrate { command, irreversible } => (command.clone(), *irreversible),
         };
-        if let Ok(result) = std::fs::read_to_string(self.job_file(&id, "result")) {
-            let passed = result.contains("\"Code\":0") || result.contains("\"code\":0");
-            return self.gate_done(&release.service.clone(), gate, if passed { Ok(()) } else { Err(result) }).await;
-        }
-        let is_migration = matches!(gate_wanted.kind, GateKind::Migrate { .. });
-        let started = self.job_file(&id, "started");
-        if is_migration && started.exists() {
-            let reason = format!("gate {} was interrupted; whether the migration finished is unknown, and it is not run twice", gate_wanted.name);
-            return self.gate_done(&release.service.clone(), gate, Err(reason)).await;
+        let deadline = self.now() + gate_wanted.timeout_ms;
+        let job = Job { service: release.service.clone(), gate, deadline, files: id.clone() };
+        // Let go in an earlier life: its exit is told again, or its result is there.
+        if let Ok(process) = std::fs::read_to_string(self.job_file(&id, "started")) {
+            if let Ok(process) = TargetId::new(process.trim()) {
+                self.jobs.insert(process, job);
+                return;
+            }
         }
         if irreversible {
             if let Err(error) = self.mark_irreversible(&release.service, &gate_wanted.name).await {
                 return self.gate_done(&release.service.clone(), gate, Err(error)).await;
             }
         }
-        let spawned = self.spawn_job(release, gate, &id, command);
-        match spawned {
-            Ok(()) => {
-                let deadline = self.now() + gate_wanted.timeout_ms;
-                self.jobs.insert(id, Job { service: release.service.clone(), gate, deadline });
-            }
+        // Each attempt is a process of its own name: one that was never let go may still be on its way out.
+        let attempt = uuid::Uuid::now_v7().simple().to_string();
+        let process = TargetId::new(&format!("gate-{attempt}")).expect("a uuid is a valid id");
+        match self.spawn_job(release, gate, &id, &process, command) {
+            Ok(()) => drop(self.jobs.insert(process, job)),
             Err(error) => self.gate_done(&release.service.clone(), gate, Err(error)).await,
         }
     }
 
-    fn spawn_job(&self, release: &Release, gate: usize, id: &TargetId, command: Vec<String>) -> Result<(), String> {
+    fn spawn_job(
+        &self,
+        release: &Release,
+        gate: usize,
+        id: &TargetId,
+        process: &TargetId,
+        command: Vec<String>,
+    ) -> Result<(), String> {
         let desired = self.desired.services.get(&release.service).ok_or("the service is gone")?;
         let (cwd, user, env) = match &desired.run.runtime {
             Runtime::Process { cwd, user, env, .. } => (cwd.clone(), user.clone(), env.clone()),
@@ -84,7 +91,7 @@ impl Caretaker {
         };
         let folder = self.config.state_dir.join("jobs");
         std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-        self.processes.spawn(id, &Spawn {
+        self.processes.spawn(process, &Spawn {
             command: command.iter().map(|word| fill(word)).collect(),
             env: environment(env.into_iter(), &[
                 ("CHANGEOVER_SERVICE", release.service.as_str()),
@@ -118,27 +125,50 @@ impl Caretaker {
     }
 
     /// Durable proof that the job was let go; it runs only after this.
-    pub(crate) fn gate_spawned(&mut self, id: &TargetId) -> bool {
-        if !self.jobs.contains_key(id) {
-            return false;
+    pub(crate) async fn gate_spawned(&mut self, id: &TargetId) -> bool {
+        let Some(job) = self.jobs.get(id) else { return false };
+        let started = self.job_file(&job.files, "started");
+        let durable = std::fs::File::create(&started).and_then(|mut file| {
+            std::io::Write::write_all(&mut file, id.as_str().as_bytes())?;
+            file.sync_all()
+        });
+        let go = durable.map_err(|error| format!("cannot write {}: {error}", started.display())).and_then(|()| self.processes.go(id));
+        if let Err(error) = go {
+            self.gate_spawn_failed(id, error).await;
         }
-        let started = self.job_file(id, "started");
-        let durable = std::fs::File::create(&started).and_then(|file| file.sync_all());
-        if durable.is_ok() {
-            let _ = self.processes.go(id);
-        }
+        true
+    }
+
+    pub(crate) async fn gate_spawn_failed(&mut self, id: &TargetId, error: String) -> bool {
+        let Some(job) = self.jobs.remove(id) else { return false };
+        self.gate_done(&job.service, job.gate, Err(error)).await;
         true
     }
 
     pub(crate) async fn gate_exited(&mut self, id: &TargetId, status: ExitStatus) -> bool {
         let Some(job) = self.jobs.remove(id) else { return false };
         let _ = self.processes.forget(id);
+        let status = self.job_result(&job).unwrap_or(status);
+        if status == ExitStatus::Code(NEVER_LET_GO) && self.job_result(&job).is_none() {
+            let _ = std::fs::remove_file(self.job_file(&job.files, "started"));
+            if let Some(release) = self.running_release(&job.service).cloned() {
+                Box::pin(self.run_gate(&release, job.gate)).await;
+            }
+            return true;
+        }
         let result = match status {
             ExitStatus::Code(0) => Ok(()),
-            other => Err(format!("{other}{}", last_lines(&self.job_file(id, "log")))),
+            ExitStatus::Unknown => Err("it was interrupted; whether it finished is unknown, and it is not run twice".to_owned()),
+            other => Err(format!("{other}{}", last_lines(&self.job_file(&job.files, "log")))),
         };
         self.gate_done(&job.service, job.gate, result).await;
         true
+    }
+
+    /// What the job's own parent wrote down, also when keeper and worker were dead.
+    fn job_result(&self, job: &Job) -> Option<ExitStatus> {
+        let text = std::fs::read_to_string(self.job_file(&job.files, "result")).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
     pub(crate) async fn gate_done(&mut self, service: &ServiceName, gate: usize, result: Result<(), String>) {
@@ -154,14 +184,25 @@ impl Caretaker {
         Box::pin(self.apply(service, event)).await;
     }
 
-    /// Ends gates whose time is up.
-    pub(crate) fn kill_overdue_gates(&mut self) {
+    /// Gates of an earlier life that have ended, and those whose time is up.
+    pub(crate) async fn look_at_gates(&mut self) {
         let now = self.now();
-        for (id, _) in self.jobs.iter().filter(|(_, job)| job.deadline <= now) {
-            let _ = self.processes.signal(id, nix::sys::signal::Signal::SIGKILL as i32);
+        let done: Vec<TargetId> =
+            self.jobs.iter().filter(|(_, job)| self.job_result(job).is_some()).map(|(id, _)| id.clone()).collect();
+        for id in done {
+            self.gate_exited(&id, ExitStatus::Unknown).await;
+        }
+        let overdue: Vec<TargetId> =
+            self.jobs.iter().filter(|(_, job)| job.deadline <= now).map(|(id, _)| id.clone()).collect();
+        for id in overdue {
+            let _ = self.processes.signal(&id, nix::sys::signal::Signal::SIGKILL as i32);
+            self.gate_spawn_failed(&id, "it did not end in time".to_owned()).await;
         }
     }
 }
+
+/// The exit code of a process that was never let go.
+const NEVER_LET_GO: i32 = 125;
 
 const LAST_LINES: usize = 10;
 const LAST_BYTES: u64 = 16 * 1024;

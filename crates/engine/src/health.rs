@@ -34,7 +34,7 @@ pub(crate) async fn check(
         if healthy != Some(now) || !now {
             healthy = Some(now);
             let detail = format!("GET http://{address}{} → {what}", health.path);
-            if inputs.send(Input::Health { target: target.clone(), healthy: now, detail, tries }).is_err() {
+            if inputs.send(Input::Health { target: target.clone(), healthy: now, fallen: bad >= health.fall, detail, tries }).is_err() {
                 return;
             }
         }

@@ -24,6 +24,7 @@ impl Caretaker {
             kept,
             life: Life::Spawning,
             healthy: false,
+            fallen: false,
             detail: "not asked yet".to_owned(),
             tries: 0,
             began_at: self.now(),
@@ -81,7 +82,7 @@ impl Caretaker {
     }
 
     pub(crate) async fn spawned(&mut self, id: &TargetId, process: Process) {
-        if self.gate_spawned(id) {
+        if self.gate_spawned(id).await {
             return;
         }
         let Some(entry) = self.targets.get_mut(id) else { return };

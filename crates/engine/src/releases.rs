@@ -18,7 +18,7 @@ const BACK_OFF_MAX_MS: u64 = 30_000;
 impl Caretaker {
     pub(crate) async fn look_at_deadlines(&mut self) {
         self.kill_overdue();
-        self.kill_overdue_gates();
+        self.look_at_gates().await;
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.look_at_release(&name).await;
@@ -36,8 +36,7 @@ impl Caretaker {
         }
         let next = Service { standby: None, ..service.clone() };
         let version = service.standby.as_ref().map(|standby| standby.version.to_string()).unwrap_or_default();
-        if self.keep(&next, vec![("standby_ended", format!("{version} is stopped; a rollback would start it"))]).await.is_ok() {
-            self.services.insert(name.clone(), next);
+        if self.advance(next, vec![("standby_ended", format!("{version} is stopped; a rollback would start it"))]).await.is_ok() {
             self.reconcile(name).await;
         }
     }
@@ -110,8 +109,8 @@ impl Caretaker {
             let reason = format!("{} of {} requests failed on {candidate} ({share:.2} %)", seen.bad, seen.requests);
             return Some(Event::WatchFailed { reason });
         }
-        let healthy = self.targets.values().any(|entry| entry.serves(name, candidate) && entry.healthy);
-        if !healthy {
+        let mut entries = self.targets.values().filter(|entry| entry.serves(name, candidate)).peekable();
+        if entries.peek().is_some() && entries.all(|entry| entry.fallen) {
             return Some(Event::WatchFailed { reason: format!("no target of {candidate} is healthy any more") });
         }
         (in_state_ms >= watch_ms).then_some(Event::WatchPassed)
@@ -222,9 +221,7 @@ impl Caretaker {
         if let Some(release) = next.release.as_mut() {
             release.irreversible = Some(gate.to_owned());
         }
-        self.keep(&next, vec![]).await.map_err(|rejected| rejected.message)?;
-        self.services.insert(name.clone(), next);
-        Ok(())
+        self.advance(next, vec![]).await.map_err(|rejected| rejected.message)
     }
 
     pub(crate) fn first_address(&self, service: &ServiceName, version: &VersionName) -> Option<std::net::SocketAddr> {

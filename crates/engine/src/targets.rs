@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     pub kept: Kept,
     pub life: Life,
     pub healthy: bool,
+    /// Found bad often enough; a target that was just restored is neither healthy nor fallen.
+    pub fallen: bool,
     /// The last answer of its health check, in words.
     pub detail: String,
     pub tries: u32,
