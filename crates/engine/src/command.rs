@@ -89,6 +89,8 @@ pub struct Engine {
 
 impl Engine {
     pub async fn ask(&self, command: Command) -> Result<Value, Rejected> {
+        let takes_back = matches!(command, Command::Rollback { .. } | Command::Abort { .. });
+        let _urgent = takes_back.then(|| self.store.urgent());
         let (reply, answer) = oneshot::channel();
         let ended = || Rejected::new("unavailable", "changeover is ending");
         self.inputs.send(Input::Command(command, reply)).map_err(|_| ended())?;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::command::{Command, Rejected};
 use crate::engine::{Caretaker, Ending, Waiting, wall_ms};
+use crate::reserve::TakenBack;
 use crate::targets::{Entry, Kept, Life};
 
 type Reply = oneshot::Sender<Result<Value, Rejected>>;
@@ -104,7 +105,7 @@ impl Caretaker {
         Ok(json!({ "service": name, "release": release.number, "id": release.id, "from": from, "candidate": candidate }))
     }
 
-    fn new_release(&self, version: VersionName, settings: Settings, who: String, message: Option<String>) -> Deploy {
+    pub(crate) fn new_release(&self, version: VersionName, settings: Settings, who: String, message: Option<String>) -> Deploy {
         let id = ReleaseId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
         Deploy { id, version, settings, who, message, began_at_ms: wall_ms() }
     }
@@ -150,22 +151,14 @@ impl Caretaker {
         let event = Event::TakenBack { outcome, reason: reason.clone() };
         match service.apply(&event, self.now()) {
             Ok(next) => {
-                self.take_back(next, reason).await;
+                let record = TakenBack::Release { service: name.clone(), release: release.id.clone(), reason: reason.clone() };
+                self.take_back(next, reason, record).await;
                 self.perform(name).await;
             }
             // It is on its way back already.
             Err(_) => {}
         }
         Ok(json!({ "service": name, "release": release.number, "to": release.stable, "candidate": release.candidate }))
-    }
-
-    /// Taking back acts also when its state cannot be made durable: the one exception, on purpose.
-    async fn take_back(&mut self, next: Service, reason: String) {
-        let name = next.name.clone();
-        if let Err(error) = self.advance(next.clone(), vec![("taken_back", reason)]).await {
-            eprintln!("error: service {name}: taken back, but not durably: {}", error.message);
-            self.services.insert(name, next);
-        }
     }
 
     async fn rollback(&mut self, name: &ServiceName, to: Option<VersionName>, force: bool, who: String, reply: Reply) {
@@ -203,7 +196,13 @@ impl Caretaker {
                 let next = service.roll_back(deploy, hot, self.now());
                 let number = next.release.as_ref().map(|release| release.number);
                 self.restarts.remove(&(name.clone(), to.clone()));
-                self.take_back(next, format!("rollback to {to} by {who}")).await;
+                let record = TakenBack::Version {
+                    service: name.clone(),
+                    from: from.clone(),
+                    to: to.clone(),
+                    number: number.unwrap_or_default(),
+                };
+                self.take_back(next, format!("rollback to {to} by {who}"), record).await;
                 if hot {
                     self.switching.push(Waiting { service: name.clone(), reply, from, to: Some(to), hot, began });
                 } else {

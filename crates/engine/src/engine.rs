@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::command::{Engine, Input, ProcessEvent, Rejected};
 use crate::edge::{DataPlane, Processes};
 use crate::gates::Job;
+use crate::reserve::{Reserve, TakenBack};
 use crate::store::{Batch, Happening, Store, StoreError};
 use crate::targets::{Entry, Kept, Life};
 
@@ -40,6 +41,11 @@ pub(crate) struct Caretaker {
     acknowledged: u64,
     /// Sockets that wait for the routing.
     unheard: Vec<(model::ListenerName, std::net::TcpListener)>,
+    pub(crate) reserve: Reserve,
+    /// What is in memory may differ from what is on the disk: it is written again when the disk answers.
+    pub(crate) unsaved: bool,
+    /// After a write that failed, what is not urgent waits until then.
+    pub(crate) not_before: Moment,
     pub(crate) restarts: HashMap<(ServiceName, VersionName), Restarts>,
     pub(crate) watches: HashMap<ServiceName, crate::edge::Counts>,
     pub(crate) switching: Vec<Waiting>,
@@ -77,6 +83,7 @@ pub async fn start(
     processes: Box<dyn Processes>,
 ) -> Result<(Engine, tokio::task::JoinHandle<()>), StoreError> {
     let (store, loaded) = Store::open(&config.state_dir.join("state.db"))?;
+    let (reserve, taken_back) = Reserve::open(&config.state_dir.join("takeback.ring")).map_err(StoreError::Reserve)?;
     let (inputs, inbox) = mpsc::unbounded_channel();
     let (happenings, _) = broadcast::channel(1024);
     let stored = |prefix: &str| -> Vec<String> {
@@ -112,6 +119,9 @@ pub async fn start(
         published: Arc::new(Snapshot::default()),
         acknowledged: 0,
         unheard: Vec::new(),
+        reserve,
+        unsaved: false,
+        not_before: 0,
         restarts: HashMap::new(),
         watches: HashMap::new(),
         switching: Vec::new(),
@@ -119,16 +129,19 @@ pub async fn start(
         last_switch_us: HashMap::new(),
         ending: None,
     };
-    let task = tokio::spawn(caretaker.run(inbox, kept));
+    let task = tokio::spawn(caretaker.run(inbox, kept, taken_back));
     Ok((engine, task))
 }
 
 /// While something moves, deadlines are looked at this often; else every `REST`.
 const BUSY: Duration = Duration::from_millis(10);
+/// An event that could not be kept is looked at again after this.
+const RETRY_MS: u64 = 200;
 const REST: Duration = Duration::from_millis(200);
 
 impl Caretaker {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>, taken_back: Vec<TakenBack>) {
+        self.replay(taken_back);
         self.recover(kept).await;
         loop {
             let pause = if self.moves() { BUSY } else { REST };
@@ -325,7 +338,11 @@ impl Caretaker {
     /// Persists the next state, then makes it the state. The caller performs what follows from it.
     pub(crate) async fn advance(&mut self, next: Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
         crash_point(&next, "before");
-        self.keep(&next, told).await?;
+        if let Err(error) = self.keep(&next, told).await {
+            // It may still be written: what counts is what is in memory.
+            self.unsaved = true;
+            return Err(error);
+        }
         crash_point(&next, "persisted");
         self.services.insert(next.name.clone(), next);
         Ok(())
@@ -386,7 +403,10 @@ impl Caretaker {
         let told = crate::releases::told(&next, before.as_ref(), &event);
         match self.advance(next, told).await {
             Ok(()) => Box::pin(self.perform(name)).await,
-            Err(error) => eprintln!("error: service {name}: {}", error.message),
+            Err(error) => {
+                eprintln!("error: service {name}: {}", error.message);
+                self.not_before = self.now() + RETRY_MS;
+            }
         }
     }
 

@@ -13,6 +13,8 @@ mod health;
 mod probe;
 mod processes;
 mod releases;
+mod reserve;
+mod take_back;
 mod status;
 mod store;
 mod targets;

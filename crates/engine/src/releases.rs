@@ -19,6 +19,7 @@ impl Caretaker {
     pub(crate) async fn look_at_deadlines(&mut self) {
         self.kill_overdue();
         self.look_at_gates().await;
+        self.save_again().await;
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.look_at_release(&name).await;
@@ -59,9 +60,11 @@ impl Caretaker {
             State::Ended { .. } => None,
         };
         let Some(event) = event else { return };
-        let switched = matches!(event, Event::SnapshotAcknowledged);
-        if switched {
+        if event == Event::SnapshotAcknowledged {
             self.switched(name);
+        }
+        if now < self.not_before {
+            return;
         }
         Box::pin(self.apply(name, event)).await;
     }

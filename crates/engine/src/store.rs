@@ -1,8 +1,10 @@
 //! The durable state: SQLite in WAL mode, `synchronous=FULL`, one writer thread. No SQL outside this file.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
@@ -36,12 +38,16 @@ pub enum StoreError {
     /// It may or may not have been written.
     #[error("the disk does not answer within {0:?}")]
     Unknown(Duration),
+    #[error("the space reserved for taking back cannot be opened")]
+    Reserve(#[source] std::io::Error),
     #[error("the state directory's writer has ended")]
     Ended,
 }
 
 /// A commit that takes longer than this has an unknown outcome.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
+/// While somebody wants traffic back, nobody waits longer than this for the disk.
+const URGENT_TIME_MAX: Duration = Duration::from_millis(20);
 
 enum Job {
     Commit(Batch, oneshot::Sender<Result<(), StoreError>>),
@@ -52,6 +58,18 @@ enum Job {
 #[derive(Clone)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    /// A commit was given up; until the writer answers again, others are refused at once.
+    stuck: Arc<AtomicBool>,
+    urgent: Arc<AtomicUsize>,
+}
+
+/// While it lives, commits wait only 20 ms.
+pub(crate) struct Urgent(Arc<AtomicUsize>);
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What was stored when we came: values by key, and the last event's number.
@@ -70,20 +88,45 @@ impl Store {
             .query_row("SELECT COALESCE(MAX(seq), 0) FROM happenings", [], |row| row.get::<_, i64>(0))
             .map_err(StoreError::Unavailable)?;
         let (jobs, inbox) = mpsc::channel();
+        let stuck = Arc::new(AtomicBool::new(false));
+        let unstick = stuck.clone();
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_until_closed(connection, &inbox))
+            .spawn(move || write_until_closed(connection, &inbox, &unstick))
             .map_err(|_| StoreError::Ended)?;
-        Ok((Self { jobs }, Loaded { values, last_seq: last_seq as u64 }))
+        Ok((Self { jobs, stuck, urgent: Arc::default() }, Loaded { values, last_seq: last_seq as u64 }))
+    }
+
+    pub(crate) fn urgent(&self) -> Urgent {
+        self.urgent.fetch_add(1, Ordering::SeqCst);
+        Urgent(self.urgent.clone())
+    }
+
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::SeqCst)
     }
 
     /// Durable when it returns.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let began = Instant::now();
+        if self.is_stuck() {
+            return Err(StoreError::Unknown(Duration::ZERO));
+        }
+        let (reply, mut answer) = oneshot::channel();
         self.jobs.send(Job::Commit(batch, reply)).map_err(|_| StoreError::Ended)?;
-        match tokio::time::timeout(COMMIT_TIME_MAX, answer).await {
-            Ok(answer) => answer.unwrap_or(Err(StoreError::Ended)),
-            Err(_) => Err(StoreError::Unknown(COMMIT_TIME_MAX)),
+        loop {
+            match tokio::time::timeout(URGENT_TIME_MAX, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or(Err(StoreError::Ended)),
+                Err(_) if began.elapsed() >= COMMIT_TIME_MAX || self.urgent.load(Ordering::SeqCst) > 0 => {
+                    self.stuck.store(true, Ordering::SeqCst);
+                    if let Ok(written) = answer.try_recv() {
+                        self.stuck.store(false, Ordering::SeqCst);
+                        return written;
+                    }
+                    return Err(StoreError::Unknown(began.elapsed()));
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -102,24 +145,30 @@ impl Store {
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA locking_mode=EXCLUSIVE;
-         CREATE TABLE IF NOT EXISTS kept(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS happenings(seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, service TEXT NOT NULL,
-           release INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL);",
-    )?;
+    // Exclusive first: then the index of the WAL is in memory, and an open on a full disk needs no new page.
+    connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
     let format: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if format == 0 {
-        connection.pragma_update(None, "user_version", FORMAT)?;
+        connection.execute_batch(&format!(
+            "BEGIN;
+             CREATE TABLE kept(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+             CREATE TABLE happenings(seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, service TEXT NOT NULL,
+               release INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL);
+             PRAGMA user_version={FORMAT};
+             COMMIT;"
+        ))?;
     }
     Ok(connection)
 }
 
-fn write_until_closed(mut connection: Connection, inbox: &mpsc::Receiver<Job>) {
+fn write_until_closed(mut connection: Connection, inbox: &mpsc::Receiver<Job>, stuck: &AtomicBool) {
     while let Ok(job) = inbox.recv() {
         match job {
             Job::Commit(batch, reply) => {
-                let _ = reply.send(write(&mut connection, &batch).map_err(StoreError::Unavailable));
+                let written = write(&mut connection, &batch).map_err(StoreError::Unavailable);
+                // First the answer: who gives up looks for it once more after saying that we are stuck.
+                let _ = reply.send(written);
+                stuck.store(false, Ordering::SeqCst);
             }
             Job::Happenings { since, service, limit, reply } => {
                 let _ = reply.send(read(&connection, since, service.as_deref(), limit).unwrap_or_default());

@@ -1,140 +1,13 @@
 //! The whole house: the built binary, real processes, real load. Nothing is lost.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod house;
 
+use std::process::Stdio;
+use std::time::Instant;
+
+use house::{DEADLINE, House, QUICK, kill_9};
 use serde_json::Value;
-use testbed::load::{Load, LoadOptions};
-use testbed::{ports, wait};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_changeover");
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A running changeover with one service `web`; ended, with its processes, when dropped.
-struct House {
-    folder: tempfile::TempDir,
-    address: SocketAddr,
-    up: Option<Child>,
-    crash_at: Option<String>,
-}
-
-impl House {
-    fn start(ports: &str, extra: &str) -> Self {
-        Self::start_with(ports, extra, None)
-    }
-
-    /// `crash_at`: where the first worker ends itself, as `kill -9` does.
-    fn start_with(ports: &str, extra: &str, crash_at: Option<&str>) -> Self {
-        let port = ports::free().expect("a free port");
-        let house = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            up: None,
-            crash_at: crash_at.map(str::to_owned),
-        };
-        let orders = house.folder.path().join("orders");
-        let text = format!(
-            "listeners: {{ main: '{}' }}\nports: {ports}\nservices:\n  web:\n    run: {{ command: ['{BINARY}', demo-service, '{{version}}', '{{port}}', --record, '{}'] }}\n    \
-             health: {{ path: /healthz, interval: 100ms, rise: 2, start_timeout: 5s }}\n{extra}",
-            house.address,
-            orders.display(),
-        );
-        std::fs::write(house.folder.path().join("changeover.yaml"), text).expect("the file");
-        let mut house = house;
-        house.up = Some(house.spawn_up());
-        wait::until(DEADLINE, "changeover is up", || house.run(&["status"]).status.success());
-        house
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
-        command.current_dir(self.folder.path()).args(args).env("DEMO_UNHEALTHY", "bad").stdin(Stdio::null());
-        command
-    }
-
-    fn spawn_up(&self) -> Child {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("up.log")).expect("a log");
-        let mut up = self.command(&["up"]);
-        if let Some(point) = &self.crash_at {
-            up.env("CHANGEOVER_CRASH_AT", point);
-        }
-        up.stderr(log.try_clone().expect("a copy")).stdout(log).spawn().expect("up starts")
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("it runs")
-    }
-
-    /// Runs a command that must succeed; its standard output.
-    fn good(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        let err = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {:?}\n{err}", output.status);
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// Runs a command that must fail with this code; its standard error.
-    fn bad(&self, args: &[&str], code: i32) -> String {
-        let output = self.run(args);
-        let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {err}");
-        err
-    }
-
-    fn web(&self) -> Value {
-        let status: Value = serde_json::from_str(&self.good(&["status", "--json"])).expect("JSON");
-        status["services"][0].clone()
-    }
-
-    fn pids(&self) -> Vec<i64> {
-        self.web()["targets"].as_array().into_iter().flatten().filter_map(|target| target["pid"].as_i64()).collect()
-    }
-
-    fn load(&self) -> Load {
-        Load::start(LoadOptions {
-            keep_alive_clients: 8,
-            fresh_clients: 2,
-            h2_clients: 2,
-            post_clients: 4,
-            pace: Some(Duration::from_millis(2)),
-            ..LoadOptions::new(self.address, "web.test")
-        })
-    }
-
-    fn worker_pid(&self) -> i32 {
-        let up = self.up.as_ref().expect("up runs").id();
-        let children = std::fs::read_to_string(format!("/proc/{up}/task/{up}/children")).expect("children");
-        let is_worker = |pid: &i32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains("\0worker\0"))
-        };
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_worker).expect("a worker")
-    }
-
-    fn orders(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(PathBuf::from(self.folder.path()).join("orders")).unwrap_or_default();
-        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        let _ = self.run(&["down"]);
-        if let Some(mut up) = self.up.take() {
-            let _ = up.wait();
-        }
-        if std::thread::panicking() {
-            eprintln!("{}", std::fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default());
-        }
-    }
-}
-
-const QUICK: &str = "    strategy: { blue_green: { watch: 0s, drain: 10s } }\n";
-
-fn kill_9(pid: i32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it lives");
-}
+use testbed::wait;
 
 #[test]
 fn switches_under_load_lose_nothing_and_each_order_arrives_once() {
@@ -195,12 +68,8 @@ fn everything_killed_and_started_again_adopts_what_runs() {
     let mut house = House::start("22300-22399", QUICK);
     house.good(&["deploy", "web", "--version", "v1"]);
     let pids = house.pids();
-    let worker = house.worker_pid();
-    let mut up = house.up.take().expect("up runs");
-    kill_9(up.id() as i32);
-    kill_9(worker);
-    up.wait().expect("it ended");
-    house.up = Some(house.spawn_up());
+    house.kill_all();
+    house.start_again();
     wait::until(DEADLINE, "serving again", || {
         (house.run(&["status"]).status.success() && house.web()["healthy"] == 1).then_some(())
     });

@@ -1,0 +1,101 @@
+//! A disk that is full, and one that hangs: a command fails and changes nothing; taking back works all the same, and stays.
+//! Real filesystems, mounted by root; elsewhere these tests say that they were left out.
+
+mod house;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use house::{DEADLINE, House, QUICK};
+use testbed::wait;
+
+fn run(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).stderr(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// A mounted folder, unmounted when dropped.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn text(&self) -> &str {
+        self.0.path().to_str().expect("text")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = run("fsfreeze", &["--unfreeze", self.text()]);
+        let _ = run("umount", &["--lazy", self.text()]);
+    }
+}
+
+fn left_out(why: &str) {
+    assert!(!nix::unistd::getuid().is_root(), "as root this must work: {why}");
+    eprintln!("left out, not root: {why}");
+}
+
+#[test]
+fn on_a_full_disk_a_deploy_changes_nothing_and_a_rollback_works_and_stays() {
+    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    if !run("mount", &["-t", "tmpfs", "-o", "size=4m", "none", disk.text()]) {
+        return left_out("mount a tmpfs");
+    }
+    let mut house = House::start_in(disk.path(), "24000-24099", QUICK);
+    house.good(&["deploy", "web", "--version", "v1"]);
+    house.good(&["deploy", "web", "--version", "v2"]);
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    let error = house.bad(&["deploy", "web", "--version", "v3"], 1);
+    assert!(error.contains("nothing was changed"), "{error}");
+    assert_eq!(house.answers(), "v2");
+    let rolled = house.good(&["rollback", "web"]);
+    assert!(rolled.contains("v2 → v1"), "{rolled}");
+    assert_eq!(house.answers(), "v1");
+    house.kill_all();
+    house.start_again();
+    wait::until(DEADLINE, "v1 serves after the restart", || house.try_answers().as_deref() == Some("v1"));
+    std::fs::remove_file(&filler).expect("removed");
+    wait::until(DEADLINE, "the release ends when there is room", || house.web()["release"]["ending"]["outcome"] == "promoted");
+    assert_eq!(house.web()["serves"], "v1");
+    house.good(&["deploy", "web", "--version", "v3"]);
+    assert_eq!(house.answers(), "v3");
+}
+
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("a file");
+    for chunk in [64 * 1024, 4096, 512, 1] {
+        while file.write_all(&vec![1u8; chunk]).is_ok() {}
+    }
+}
+
+#[test]
+fn on_a_hanging_disk_a_deploy_changes_nothing_and_a_rollback_is_quick() {
+    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(64 * 1024 * 1024).expect("a size");
+    let image = image.path().to_str().expect("text").to_owned();
+    if !(run("mkfs.ext4", &["-q", "-F", &image]) && run("mount", &["-o", "loop", &image, disk.text()])) {
+        return left_out("mount an ext4 image");
+    }
+    let house = House::start_in(disk.path(), "24100-24199", QUICK);
+    house.good(&["deploy", "web", "--version", "v1"]);
+    house.good(&["deploy", "web", "--version", "v2"]);
+    assert!(run("fsfreeze", &["--freeze", disk.text()]));
+    let mut deploy = house.command(&["deploy", "web", "--version", "v3"]).stderr(Stdio::piped()).spawn().expect("deploy");
+    let began = Instant::now();
+    let rolled = house.good(&["rollback", "web"]);
+    assert!(rolled.contains("v2 → v1"), "{rolled}");
+    assert_eq!(house.answers(), "v1");
+    // Generous against a loaded machine; it does not wait for the disk, which hangs for ever.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(deploy.wait().expect("it ends").code(), Some(1));
+    assert!(run("fsfreeze", &["--unfreeze", disk.text()]));
+    wait::until(DEADLINE, "the release ends when the disk answers", || house.web()["release"]["ending"]["outcome"] == "promoted");
+    assert_eq!(house.web()["serves"], "v1");
+}

@@ -1,0 +1,203 @@
+//! A running changeover in a folder of its own, driven as a person would.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses what it needs of the house")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use testbed::load::{Load, LoadOptions};
+use testbed::{ports, wait};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_changeover");
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running changeover with one service `web`; ended, with its processes, when dropped.
+pub struct House {
+    pub folder: tempfile::TempDir,
+    pub address: SocketAddr,
+    pub up: Option<Child>,
+    crash_at: Option<String>,
+    state: Option<PathBuf>,
+}
+
+impl House {
+    pub fn start(ports: &str, extra: &str) -> Self {
+        Self::start_with(ports, extra, None)
+    }
+
+    /// `crash_at`: where the first worker ends itself, as `kill -9` does.
+    pub fn start_with(ports: &str, extra: &str, crash_at: Option<&str>) -> Self {
+        Self::build(ports, extra, crash_at, None)
+    }
+
+    /// With the state directory somewhere else.
+    pub fn start_in(state: &std::path::Path, ports: &str, extra: &str) -> Self {
+        Self::build(ports, extra, None, Some(state.to_path_buf()))
+    }
+
+    fn build(ports: &str, extra: &str, crash_at: Option<&str>, state: Option<PathBuf>) -> Self {
+        let port = ports::free().expect("a free port");
+        let house = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            up: None,
+            crash_at: crash_at.map(str::to_owned),
+            state,
+        };
+        let orders = house.folder.path().join("orders");
+        let text = format!(
+            "listeners: {{ main: '{}' }}\nports: {ports}\nservices:\n  web:\n    run: {{ command: ['{BINARY}', demo-service, '{{version}}', '{{port}}', --record, '{}'] }}\n    \
+             health: {{ path: /healthz, interval: 100ms, rise: 2, start_timeout: 5s }}\n{extra}",
+            house.address,
+            orders.display(),
+        );
+        std::fs::write(house.folder.path().join("changeover.yaml"), text).expect("the file");
+        let mut house = house;
+        house.up = Some(house.spawn_up());
+        wait::until(DEADLINE, "changeover is up", || house.run(&["status"]).status.success());
+        house
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.current_dir(self.folder.path()).args(args).env("DEMO_UNHEALTHY", "bad").stdin(Stdio::null());
+        if let Some(state) = &self.state {
+            command.env("CHANGEOVER_STATE_DIR", state);
+        }
+        command
+    }
+
+    pub fn spawn_up(&self) -> Child {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("up.log")).expect("a log");
+        let mut up = self.command(&["up"]);
+        if let Some(point) = &self.crash_at {
+            up.env("CHANGEOVER_CRASH_AT", point);
+        }
+        up.stderr(log.try_clone().expect("a copy")).stdout(log).spawn().expect("up starts")
+    }
+
+    /// A command that does not end in time is killed, and its test fails by what it printed.
+    pub fn run(&self, args: &[&str]) -> Output {
+        let child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let pid = child.id() as i32;
+        let (ended, waits) = std::sync::mpsc::channel::<()>();
+        let guard = std::thread::spawn(move || {
+            if waits.recv_timeout(2 * DEADLINE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                kill_9(pid);
+            }
+        });
+        let output = child.wait_with_output().expect("it ends");
+        drop(ended);
+        guard.join().expect("no panic");
+        output
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub fn good(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {:?}\n{err}", output.status);
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a command that must fail with this code; its standard error.
+    pub fn bad(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {err}");
+        err
+    }
+
+    /// The version that answers a new client.
+    pub fn answers(&self) -> String {
+        self.try_answers().expect("an answer")
+    }
+
+    pub fn try_answers(&self) -> Option<String> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.address).ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: web.test\r\nconnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("x-version: ")).map(str::to_owned)
+    }
+
+    /// `kill -9` of keeper and worker; the versions run on.
+    pub fn kill_all(&mut self) {
+        let worker = self.worker_pid();
+        let mut up = self.up.take().expect("up runs");
+        kill_9(up.id() as i32);
+        kill_9(worker);
+        up.wait().expect("it ended");
+    }
+
+    pub fn start_again(&mut self) {
+        self.up = Some(self.spawn_up());
+    }
+
+    pub fn web(&self) -> Value {
+        let status: Value = serde_json::from_str(&self.good(&["status", "--json"])).expect("JSON");
+        status["services"][0].clone()
+    }
+
+    pub fn pids(&self) -> Vec<i64> {
+        self.web()["targets"].as_array().into_iter().flatten().filter_map(|target| target["pid"].as_i64()).collect()
+    }
+
+    pub fn load(&self) -> Load {
+        Load::start(LoadOptions {
+            keep_alive_clients: 8,
+            fresh_clients: 2,
+            h2_clients: 2,
+            post_clients: 4,
+            pace: Some(Duration::from_millis(2)),
+            ..LoadOptions::new(self.address, "web.test")
+        })
+    }
+
+    pub fn worker_pid(&self) -> i32 {
+        self.try_worker_pid().expect("a worker")
+    }
+
+    fn try_worker_pid(&self) -> Option<i32> {
+        let up = self.up.as_ref()?.id();
+        let children = std::fs::read_to_string(format!("/proc/{up}/task/{up}/children")).ok()?;
+        let is_worker = |pid: &i32| {
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains("\0worker\0"))
+        };
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_worker)
+    }
+
+    pub fn orders(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(PathBuf::from(self.folder.path()).join("orders")).unwrap_or_default();
+        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let down = self.run(&["down"]);
+        if let Some(mut up) = self.up.take() {
+            if !down.status.success() {
+                if let Some(worker) = self.try_worker_pid() {
+                    kill_9(worker);
+                }
+                let _ = up.kill();
+            }
+            let _ = up.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default());
+        }
+    }
+}
+
+pub const QUICK: &str = "    strategy: { blue_green: { watch: 0s, drain: 10s } }\n";
+
+pub fn kill_9(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it lives");
+}
+

@@ -1,0 +1,74 @@
+//! Taking traffic back: the one thing that acts although its state could not be made durable. What it did is then recorded in
+//! the reserved space, and replayed first at the next start.
+
+use release::{Event, Outcome, Service, Settings};
+
+use crate::engine::Caretaker;
+use crate::reserve::TakenBack;
+use crate::store::Batch;
+
+impl Caretaker {
+    /// Makes `next` the state, durable or not.
+    pub(crate) async fn take_back(&mut self, next: Service, reason: String, record: TakenBack) {
+        let name = next.name.clone();
+        let _urgent = self.store.urgent();
+        let Err(error) = self.advance(next.clone(), vec![("taken_back", reason)]).await else { return };
+        match self.reserve.record(record) {
+            Ok(()) => eprintln!("service {name}: taken back; kept in the reserved space, because {}", error.message),
+            Err(also) => eprintln!("error: service {name}: taken back, but not durably: {}; {also}", error.message),
+        }
+        self.services.insert(name, next);
+    }
+
+    /// Before anything else at a start. A record whose state has moved on since means nothing any more.
+    pub(crate) fn replay(&mut self, records: Vec<TakenBack>) {
+        let now = self.now();
+        for record in records {
+            let next = match &record {
+                TakenBack::Release { service, release, reason } => {
+                    let running = self.services.get(service).filter(|it| it.running_release().is_some_and(|it| it.id == *release));
+                    let event = Event::TakenBack { outcome: Outcome::Aborted, reason: reason.clone() };
+                    running.and_then(|service| service.apply(&event, now).ok())
+                }
+                TakenBack::Version { service, from, to, number } => self.replay_version(service, from.as_ref(), to, *number),
+            };
+            if let Some(next) = next {
+                eprintln!("service {}: taken back before the restart, and stays so", next.name);
+                self.services.insert(next.name.clone(), next);
+                self.unsaved = true;
+            }
+        }
+    }
+
+    fn replay_version(
+        &self,
+        name: &model::ServiceName,
+        from: Option<&model::VersionName>,
+        to: &model::VersionName,
+        number: u64,
+    ) -> Option<Service> {
+        let service = self.services.get(name)?;
+        let desired = self.desired.services.get(name)?;
+        let same = service.running_release().is_none() && service.next_number == number && service.active.as_ref() == from;
+        if !same {
+            return None;
+        }
+        let settings = Settings::rollback(&desired.strategy, desired.health.start_timeout_ms);
+        let deploy = self.new_release(to.clone(), settings, "rollback before the restart".to_owned(), None);
+        Some(service.roll_back(deploy, true, self.now()))
+    }
+
+    /// Writes what is in memory, once the disk answers again.
+    pub(crate) async fn save_again(&mut self) {
+        if !self.unsaved || self.store.is_stuck() || self.now() < self.not_before {
+            return;
+        }
+        let puts = self.services.values()
+            .map(|service| (format!("service/{}", service.name), serde_json::to_string(service).expect("plain data")))
+            .collect();
+        match self.store.commit(Batch { puts, ..Batch::default() }).await {
+            Ok(()) => self.unsaved = false,
+            Err(_) => self.not_before = self.now() + 1_000,
+        }
+    }
+}
