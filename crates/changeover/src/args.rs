@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "changeover", version, arg_required_else_help = true)]
 pub(crate) struct Args {
     /// The configuration file
-    #[arg(long, short, global = true, default_value = "changeover.yaml", env = "CHANGEOVER_FILE")]
+    #[arg(long, global = true, default_value = "changeover.yaml", env = "CHANGEOVER_FILE")]
     file: PathBuf,
     /// Where state, logs and the API socket are [default: `.changeover` beside the file]
     #[arg(long, global = true, env = "CHANGEOVER_STATE_DIR")]
@@ -78,7 +78,12 @@ pub(crate) enum Verb {
         /// Why
         #[arg(long, short)]
         message: Option<String>,
+        /// Also when a migration cannot be undone
+        #[arg(long)]
+        force: bool,
     },
+    /// Try the last release once more; migrations that passed do not run again
+    Retry { service: String },
     /// Go back to the previous good version, at once
     Rollback(Rollback),
     /// Let requests wait (at most so long, then 504)
@@ -104,8 +109,12 @@ pub(crate) enum Verb {
     Stop { service: String },
     /// Start a stopped service
     Start { service: String },
-    /// Start the serving version anew
+    /// Replace the processes of the serving version by new ones
     Restart { service: String },
+    /// End what was deployed and forget it; the history stays
+    Remove { service: String },
+    /// Drive releases again, after the worker crashed several times in a row
+    Resume,
     /// What is going on
     Status {
         #[arg(long)]
@@ -154,9 +163,12 @@ pub(crate) struct Deploy {
     /// Why
     #[arg(long, short)]
     pub(crate) message: Option<String>,
-    /// Replace a running release
+    /// Take the running release back first, then begin
     #[arg(long)]
     pub(crate) supersede: bool,
+    /// Begin when the running release has ended
+    #[arg(long, conflicts_with = "supersede")]
+    pub(crate) queue: bool,
 }
 
 #[derive(clap::Args)]
@@ -191,4 +203,14 @@ pub(crate) struct Logs {
     /// Go on as it is written
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_options_share_a_name() {
+        super::Args::command().debug_assert();
+    }
 }

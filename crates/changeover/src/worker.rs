@@ -4,7 +4,6 @@ mod corridor;
 mod link;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 
@@ -13,10 +12,8 @@ use crate::exit::Exit;
 use corridor::Corridor;
 use link::Link;
 
-/// A worker that leaves: idle connections may still send a request within this …
-const IDLE_GRACE: Duration = Duration::from_secs(2);
-/// … and everything has ended, or is cut, within this.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// Answers that are on their way when we leave.
+const ANSWER_MAX: std::time::Duration = std::time::Duration::from_millis(200);
 
 pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -36,8 +33,9 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
         folder: place.file.parent().map(std::path::Path::to_path_buf).unwrap_or_default(),
         desired,
     };
-    let data_plane = Arc::new(Corridor(corridor.clone()));
-    let (engine, task) = engine::start(config, data_plane, Box::new(link.clone())).await
+    let data_plane = Corridor::new(corridor.clone());
+    tokio::spawn(data_plane.clone().sample());
+    let (engine, task) = engine::start(config, Arc::new(data_plane), Arc::new(link.clone())).await
         .with_context(|| format!("cannot open the state in {}", place.state_dir.display()))?;
     link.listen(engine.clone());
     let metrics = corridor.clone();
@@ -47,13 +45,17 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
         metrics: Box::new(move || metrics.metrics()),
     };
     let socket = place.socket();
-    let api = tokio::spawn(async move { control::serve(&socket, counter).await });
+    let ended = tokio_util::sync::CancellationToken::new();
+    let ending = ended.clone();
+    let mut api = tokio::spawn(async move { control::serve(&socket, counter, ending.cancelled_owned()).await });
     tokio::select! {
         _ = task => {}
-        served = api => {
+        served = &mut api => {
             served.context("the API ended")?.with_context(|| format!("cannot serve {}", place.socket().display()))?;
         }
     }
-    corridor.drain(IDLE_GRACE, DRAIN_MAX).await;
+    // Whoever asked for the end gets an answer; whoever follows events does not keep us.
+    ended.cancel();
+    let _ = tokio::time::timeout(ANSWER_MAX, api).await;
     Ok(Exit::Done)
 }

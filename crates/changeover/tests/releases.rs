@@ -2,11 +2,9 @@
 
 mod house;
 
-use std::process::Stdio;
 use std::time::Instant;
 
 use house::{DEADLINE, House, QUICK, kill_9};
-use serde_json::Value;
 use testbed::wait;
 
 #[test]
@@ -92,81 +90,4 @@ fn mistakes_say_what_to_do() {
     check(&["up"], 3, "changeover apply");
     check(&["--state-dir", "nowhere", "status"], 1, "changeover up");
     check(&["--file", "nowhere.yaml", "check"], 64, "changeover init");
-}
-
-/// The release is driven to the state, the worker is killed there, and the release goes on where it was.
-fn crash(state: &str, point: &str, ports: &str) {
-    let manual = "    strategy: { blue_green: { promotion: manual, watch: 200ms, gates: [{ name: db, migrate: [sh, -c, 'echo ran >> migrated'] }] } }\n";
-    let auto = "    strategy: { blue_green: { watch: 200ms, gates: [{ name: db, migrate: [sh, -c, 'echo ran >> migrated'] }] } }\n";
-    let aborts = match state {
-        "starting" | "gating" | "switching" | "draining" | "watching" | "ended" => None,
-        "awaiting_promotion" => Some(false),
-        "retiring" => Some(true),
-        // Only a candidate that serves is returned from.
-        "returning" => Some(true),
-        other => panic!("state `{other}` has no crash test"),
-    };
-    let strategy = match (state, aborts) {
-        ("returning", _) => &auto.replace("200ms", "10s"),
-        (_, Some(_)) => manual,
-        (_, None) => auto,
-    };
-    let house = House::start_with(ports, strategy, Some(&format!("2/{state}:{point}")));
-    house.good(&["deploy", "web", "--version", "v1"]);
-    let worker = house.worker_pid();
-    let deploy = house.command(&["deploy", "web", "--version", "v2"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let mut deploy = deploy.expect("deploy starts");
-    let now = || house.run(&["status", "--json"]).stdout;
-    let release = || serde_json::from_slice::<Value>(&now()).map(|it| it["services"][0]["release"].clone()).unwrap_or_default();
-    let aimed = if state == "returning" { "watching" } else { "awaiting_promotion" };
-    if let Some(abort) = aborts {
-        wait::until(DEADLINE, "the release waits", || release()["state"] == aimed);
-        let verb = if abort { "abort" } else { "promote" };
-        // The command may die with the worker, before it was carried out; it is idempotent.
-        wait::until(DEADLINE, "the command is carried out", || {
-            house.run(&[verb, "web"]);
-            release()["number"] == 2 && release()["state"] != aimed
-        });
-    }
-    // A command that died before its release was kept is given again, as a person would.
-    wait::until(DEADLINE, &format!("the release ends, {state}:{point}"), || {
-        if deploy.try_wait().expect("a child").is_some() && release()["number"] == 1 {
-            deploy = house.command(&["deploy", "web", "--version", "v2"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("deploy");
-        }
-        release()["number"] == 2 && !release()["ending"].is_null()
-    });
-    let _ = deploy.wait();
-    let expected = if aborts == Some(true) { ("v1", "aborted") } else { ("v2", "promoted") };
-    let web = house.web();
-    assert_eq!((web["serves"].as_str(), web["release"]["ending"]["outcome"].as_str()), (Some(expected.0), Some(expected.1)), "{state}:{point}");
-    assert_ne!(house.worker_pid(), worker, "{state}:{point}: the worker was never killed there");
-    // Once for each of the two releases.
-    let migrated = std::fs::read_to_string(house.folder.path().join("migrated")).unwrap_or_default();
-    assert_eq!(migrated, "ran\nran\n", "{state}:{point}");
-}
-
-#[test]
-fn a_worker_killed_at_every_transition_goes_on_where_it_was() {
-    let mut cases = Vec::new();
-    for state in release::State::NAMES {
-        for point in ["before", "persisted", "performed"] {
-            cases.push((state, point));
-        }
-    }
-    // Four at a time: two cores.
-    let cases = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().enumerate()));
-    let threads: Vec<_> = (0..4).map(|_| {
-        let cases = cases.clone();
-        std::thread::spawn(move || {
-            loop {
-                let next = cases.lock().expect("not poisoned").next();
-                let Some((number, (state, point))) = next else { return };
-                let first = 23_000 + number * 20;
-                crash(state, point, &format!("{first}-{}", first + 19));
-            }
-        })
-    }).collect();
-    for thread in threads {
-        thread.join().expect("every crash is survived");
-    }
 }

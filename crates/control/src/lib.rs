@@ -5,6 +5,7 @@
 mod answers;
 mod events;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use axum::extract::{Path as Segments, Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use engine::{Command, Handle};
+use engine::{Command, Handle, WantedDeploy, WhenRunning};
 use model::{Desired, Mode, ServiceName, VersionName};
 use serde::Deserialize;
 
@@ -30,8 +31,8 @@ pub struct Counter {
 
 type Shared = State<Arc<Counter>>;
 
-/// Serves the API until the process ends.
-pub async fn serve(socket: &Path, counter: Counter) -> std::io::Result<()> {
+/// Serves the API until `end`, and then what was asked already.
+pub async fn serve(socket: &Path, counter: Counter, end: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
     // Whoever holds the keeper's lock owns the socket's path; one left behind is dead.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -39,7 +40,7 @@ pub async fn serve(socket: &Path, counter: Counter) -> std::io::Result<()> {
     }
     let listener = tokio::net::UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
-    axum::serve(listener, router(Arc::new(counter))).await
+    axum::serve(listener, router(Arc::new(counter))).with_graceful_shutdown(end).await
 }
 
 fn router(counter: Arc<Counter>) -> Router {
@@ -58,7 +59,10 @@ fn router(counter: Arc<Counter>) -> Router {
         .route("/v1/services/{service}/stop", post(stop))
         .route("/v1/services/{service}/start", post(start))
         .route("/v1/services/{service}/restart", post(restart))
+        .route("/v1/services/{service}/retry", post(retry))
+        .route("/v1/services/{service}/remove", post(remove))
         .route("/v1/services/{service}/log", get(log))
+        .route("/v1/resume", post(resume))
         .route("/v1/metrics", get(metrics))
         .with_state(counter)
 }
@@ -71,6 +75,7 @@ struct Asked {
     message: Option<String>,
     who: Option<String>,
     supersede: bool,
+    queue: bool,
     force: bool,
     to: Option<String>,
     mode: Option<Mode>,
@@ -98,14 +103,20 @@ async fn status(State(counter): Shared) -> Answer {
 async fn deploy(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
     let command = || {
         let wanted = asked.version.as_deref().ok_or_else(|| invalid("`version` is missing"))?;
-        Ok(Command::Deploy {
+        let when_running = match (asked.supersede, asked.queue) {
+            (true, true) => return Err(invalid("`supersede` and `queue` exclude each other")),
+            (true, false) => WhenRunning::Supersede,
+            (false, true) => WhenRunning::Queue,
+            (false, false) => WhenRunning::Refuse,
+        };
+        Ok(Command::Deploy(WantedDeploy {
             service: service(&name)?,
             version: version(wanted)?,
             who: asked.who(),
             addresses: asked.addresses.clone(),
             message: asked.message.clone(),
-            supersede: asked.supersede,
-        })
+            when_running,
+        }))
     };
     carry_out(&counter, command()).await
 }
@@ -117,7 +128,8 @@ async fn promote(State(counter): Shared, Segments(name): Segments<String>, Json(
 
 async fn abort(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
     let who = asked.who();
-    carry_out(&counter, service(&name).map(|service| Command::Abort { service, who, reason: asked.message })).await
+    let force = asked.force;
+    carry_out(&counter, service(&name).map(|service| Command::Abort { service, force, who, reason: asked.message })).await
 }
 
 async fn rollback(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
@@ -149,6 +161,20 @@ async fn start(State(counter): Shared, Segments(name): Segments<String>, Json(as
 async fn restart(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
     let who = asked.who();
     carry_out(&counter, service(&name).map(|service| Command::Restart { service, who })).await
+}
+
+async fn retry(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
+    let who = asked.who();
+    carry_out(&counter, service(&name).map(|service| Command::Retry { service, who })).await
+}
+
+async fn remove(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
+    let who = asked.who();
+    carry_out(&counter, service(&name).map(|service| Command::Remove { service, who })).await
+}
+
+async fn resume(State(counter): Shared, Json(asked): Json<Asked>) -> Answer {
+    Answer(counter.engine.ask(Command::Resume { who: asked.who() }).await)
 }
 
 async fn down(State(counter): Shared, Json(asked): Json<Asked>) -> Answer {

@@ -13,28 +13,49 @@ use crate::store::{Happening, Store};
 
 #[derive(Debug)]
 pub enum Command {
-    Deploy {
-        service: ServiceName,
-        version: VersionName,
-        /// For `static` services.
-        addresses: Vec<SocketAddr>,
-        message: Option<String>,
-        who: String,
-        supersede: bool,
-    },
+    Deploy(WantedDeploy),
+    /// The last release once more; migrations that passed do not run again.
+    Retry { service: ServiceName, who: String },
     Promote { service: ServiceName, who: String },
-    Abort { service: ServiceName, who: String, reason: Option<String> },
+    /// `force`: also when a migration cannot be undone.
+    Abort { service: ServiceName, force: bool, who: String, reason: Option<String> },
     Rollback { service: ServiceName, to: Option<VersionName>, force: bool, who: String },
     SetMode { service: ServiceName, mode: Mode, who: String },
     Stop { service: ServiceName, who: String },
     Start { service: ServiceName, who: String },
+    /// Each target is replaced by a new one; answered when the old ones have drained.
     Restart { service: ServiceName, who: String },
+    /// Ends what was deployed and forgets it; the history stays.
+    Remove { service: ServiceName, who: String },
+    /// After crashes in a row: drive releases again.
+    Resume { who: String },
     Apply { desired: Box<Desired>, who: String },
     Plan { desired: Box<Desired> },
     Status,
     /// Where a version's output is.
     LogFile { service: ServiceName, version: Option<VersionName> },
     Down { keep_versions: bool },
+}
+
+#[derive(Debug)]
+pub struct WantedDeploy {
+    pub service: ServiceName,
+    pub version: VersionName,
+    /// For `static` services.
+    pub addresses: Vec<SocketAddr>,
+    pub message: Option<String>,
+    pub who: String,
+    pub when_running: WhenRunning,
+}
+
+/// What becomes of a deploy while another release runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenRunning {
+    Refuse,
+    /// It begins when the other has ended.
+    Queue,
+    /// The other gives its traffic back, drains and stops first.
+    Supersede,
 }
 
 /// Why a command was not carried out. Nothing was changed.
@@ -76,6 +97,10 @@ pub enum Input {
     /// `fallen`: so many bad answers in a row that it is not merely young.
     Health { target: TargetId, healthy: bool, fallen: bool, detail: String, tries: u32 },
     Acknowledged { generation: u64, took_us: u64 },
+    /// Another process listens on the port that this target was given.
+    PortTaken { target: TargetId },
+    /// No client is left on the data plane.
+    CorridorDrained,
     GateFinished { service: ServiceName, release: model::ReleaseId, gate: usize, result: Result<String, String> },
 }
 

@@ -5,25 +5,23 @@ use std::net::SocketAddr;
 use model::{Mode, ReleaseId, Runtime, ServiceName, TargetId, VersionName};
 use release::{Deploy, Event, Outcome, Refusal, Rollback, Service, Settings};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
-use crate::command::{Command, Rejected};
-use crate::engine::{Caretaker, Ending, Waiting, wall_ms};
+use crate::command::{Command, Rejected, WantedDeploy, WhenRunning};
+use crate::engine::{Caretaker, Reply, Waiting, wall_ms};
+use crate::fault_points;
+use crate::leaving::Restarting;
+use crate::releases::began;
 use crate::reserve::TakenBack;
-use crate::targets::{Entry, Kept, Life};
-
-type Reply = oneshot::Sender<Result<Value, Rejected>>;
 
 impl Caretaker {
     pub(crate) async fn command(&mut self, command: Command, reply: Reply) {
         let answer = match command {
-            Command::Deploy { service, version, addresses, message, who, supersede } => {
-                self.deploy(&service, version, addresses, message, who, supersede).await
-            }
+            Command::Deploy(wanted) => self.deploy(wanted).await,
+            Command::Retry { service, who } => self.retry(&service, who).await,
             Command::Promote { service, who } => self.promote(&service, &who).await,
-            Command::Abort { service, who, reason } => {
+            Command::Abort { service, force, who, reason } => {
                 let reason = reason.unwrap_or_else(|| format!("aborted by {who}"));
-                self.abort(&service, Outcome::Aborted, reason).await
+                self.abort(&service, force, reason).await
             }
             Command::Rollback { service, to, force, who } => {
                 return self.rollback(&service, to, force, who, reply).await;
@@ -31,7 +29,9 @@ impl Caretaker {
             Command::SetMode { service, mode, who } => self.set_mode(&service, mode, &who).await,
             Command::Stop { service, who } => self.set_stopped(&service, true, &who).await,
             Command::Start { service, who } => self.set_stopped(&service, false, &who).await,
-            Command::Restart { service, who } => self.restart(&service, &who).await,
+            Command::Restart { service, who } => return self.restart(&service, &who, reply).await,
+            Command::Remove { service, who } => self.remove(&service, &who).await,
+            Command::Resume { who } => self.resume(&who).await,
             Command::Apply { desired, .. } => match self.adopt_desired(*desired).await {
                 Ok(lines) => Ok(json!({ "changes": lines })),
                 Err(error) => Err(Rejected::new("unavailable", error)),
@@ -52,19 +52,10 @@ impl Caretaker {
         })
     }
 
-    async fn deploy(
-        &mut self,
-        name: &ServiceName,
-        version: VersionName,
-        addresses: Vec<SocketAddr>,
-        message: Option<String>,
-        who: String,
-        supersede: bool,
-    ) -> Result<Value, Rejected> {
-        self.service(name)?;
-        let desired = self.desired.services.get(name)
-            .ok_or_else(|| Rejected::new("not_found", format!("service `{name}` is not in changeover.yaml any more")))?
-            .clone();
+    async fn deploy(&mut self, wanted: WantedDeploy) -> Result<Value, Rejected> {
+        let WantedDeploy { service: name, version, addresses, message, who, when_running } = wanted;
+        let name = &name;
+        let desired = self.deployable(name)?;
         let is_static = matches!(desired.run.runtime, Runtime::Static);
         if is_static && addresses.is_empty() && self.first_address(name, &version).is_none() {
             return Err(Rejected::new("invalid", format!("`{name}` runs elsewhere (`runtime: static`): the addresses of {version} are missing"))
@@ -74,58 +65,82 @@ impl Caretaker {
             return Err(Rejected::new("invalid", format!("`{name}` is started by changeover: it takes no `--address`")));
         }
         // Deploying the stable version again in mid-release is a rollback.
-        if let Some(release) = self.running_release(name) {
-            if release.stable.as_ref() == Some(&version) {
-                let reason = format!("{version} deployed again by {who}");
-                return self.abort(name, Outcome::Aborted, reason).await;
-            }
-            if supersede {
-                let reason = format!("superseded by {version}");
-                self.abort(name, Outcome::Superseded, reason).await?;
-                return Err(Rejected::new("conflict", "the running release is being superseded").hint("again in a moment"));
-            }
+        let is_stable = self.running_release(name).is_some_and(|release| release.stable.as_ref() == Some(&version));
+        if is_stable && when_running != WhenRunning::Queue {
+            return self.abort(name, false, format!("{version} deployed again by {who}")).await;
         }
         let settings = Settings::deploy(&desired.strategy, desired.health.start_timeout_ms);
-        let deploy = self.new_release(version, settings, who, message);
-        let next = self.service(name)?.deploy(deploy, self.now()).map_err(|refusal| refused(name, &refusal))?;
-        let release = next.release.clone().expect("just begun");
-        let (from, candidate) = (release.stable.clone(), release.candidate.clone());
-        let text = match &from {
-            Some(stable) => format!("{name} {stable} → {candidate}   release {}, blue/green", release.number),
-            None => format!("{name} → {candidate}   release {}, first deployment: no steps, it serves when healthy", release.number),
-        };
-        self.advance(next, vec![("began", text)]).await?;
-        self.restarts.remove(&(name.clone(), candidate.clone()));
-        if is_static {
-            for address in addresses {
-                self.add_static(name, &candidate, address).await.map_err(|error| Rejected::new("unavailable", error))?;
+        let deploy = self.new_release(version, addresses, settings, who, message);
+        let (service, now) = (self.service(name)?, self.now());
+        let runs = service.running_release().is_some();
+        match when_running {
+            WhenRunning::Queue if runs => {
+                let next = service.queue(deploy).map_err(|refusal| refused(name, &refusal))?;
+                self.wait_in_line(name, next, "queue", "waits      for the running release to end").await
+            }
+            WhenRunning::Supersede if runs => {
+                if let Some(queued) = service.queued.clone() {
+                    let text = format!("superseded by {}", deploy.version);
+                    self.tell_of(name.as_str(), Some(queued.number), "superseded", text).await;
+                }
+                let next = self.service(name)?.supersede(deploy, now).map_err(|refusal| refused(name, &refusal))?;
+                let text = "waits      for the superseded release to give its traffic back and drain";
+                self.wait_in_line(name, next, "supersede", text).await
+            }
+            _ => {
+                let addresses = deploy.addresses.clone();
+                let next = service.deploy(deploy, now).map_err(|refusal| refused(name, &refusal))?;
+                self.begin(name, next, &addresses).await
             }
         }
+    }
+
+    fn deployable(&self, name: &ServiceName) -> Result<model::Service, Rejected> {
+        self.service(name)?;
+        self.desired.services.get(name).cloned()
+            .ok_or_else(|| Rejected::new("not_found", format!("service `{name}` is not in changeover.yaml any more")))
+    }
+
+    /// Keeps and performs the begin of a release.
+    async fn begin(&mut self, name: &ServiceName, next: Service, addresses: &[SocketAddr]) -> Result<Value, Rejected> {
+        let release = next.release.clone().expect("just begun");
+        self.advance(next, "deploy", vec![("began", began(name, &release))]).await?;
+        self.paused.remove(name);
+        self.begin_release(name, addresses).await;
+        Ok(json!({ "service": name, "release": release.number, "id": release.id, "from": release.stable, "candidate": release.candidate }))
+    }
+
+    async fn wait_in_line(&mut self, name: &ServiceName, next: Service, cause: &str, text: &str) -> Result<Value, Rejected> {
+        let queued = next.queued.clone().expect("just queued");
+        self.advance(next, cause, vec![]).await?;
+        self.tell_of(name.as_str(), Some(queued.number), "waits", text.to_owned()).await;
         self.perform(name).await;
-        Ok(json!({ "service": name, "release": release.number, "id": release.id, "from": from, "candidate": candidate }))
+        Ok(json!({ "service": name, "release": queued.number, "id": queued.deploy.id, "candidate": queued.deploy.version }))
     }
 
-    pub(crate) fn new_release(&self, version: VersionName, settings: Settings, who: String, message: Option<String>) -> Deploy {
+    async fn retry(&mut self, name: &ServiceName, who: String) -> Result<Value, Rejected> {
+        let desired = self.deployable(name)?;
+        let last = self.service(name)?.to_retry().map_err(|refusal| refused(name, &refusal))?.clone();
+        if let Some(gate) = self.interrupted_migration(&last) {
+            return Err(Rejected::new("conflict", format!("the migration `{gate}` of release {} was interrupted: whether it finished is unknown, and it is not run twice", last.number))
+                .hint(format!("look at the data; then `changeover deploy {name} --version {}` runs it anew", last.candidate)));
+        }
+        let settings = Settings::deploy(&desired.strategy, desired.health.start_timeout_ms);
+        let deploy = self.new_release(last.candidate, Vec::new(), settings, who, last.message);
+        let next = self.service(name)?.retry(deploy, self.now()).map_err(|refusal| refused(name, &refusal))?;
+        self.begin(name, next, &[]).await
+    }
+
+    pub(crate) fn new_release(
+        &self,
+        version: VersionName,
+        addresses: Vec<SocketAddr>,
+        settings: Settings,
+        who: String,
+        message: Option<String>,
+    ) -> Deploy {
         let id = ReleaseId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
-        Deploy { id, version, settings, who, message, began_at_ms: wall_ms() }
-    }
-
-    async fn add_static(&mut self, name: &ServiceName, version: &VersionName, address: SocketAddr) -> Result<(), String> {
-        let id = TargetId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
-        let kept = Kept { id: id.clone(), service: name.clone(), version: version.clone(), address, process: None, ours: false };
-        self.keep_target(&kept).await?;
-        self.targets.insert(id.clone(), Entry {
-            kept,
-            life: Life::Running,
-            healthy: false,
-            fallen: false,
-            detail: "not asked yet".to_owned(),
-            tries: 0,
-            began_at: self.now(),
-            checks: None,
-        });
-        self.begin_checks(&id);
-        Ok(())
+        Deploy { id, version, addresses, settings, who, message, began_at_ms: wall_ms() }
     }
 
     async fn promote(&mut self, name: &ServiceName, who: &str) -> Result<Value, Rejected> {
@@ -136,27 +151,31 @@ impl Caretaker {
         let next = service.apply(&Event::Promoted, self.now()).map_err(|illegal| {
             Rejected::new("conflict", format!("release {} of {name} does not wait for a promotion: it is {}", release.number, illegal.state))
         })?;
-        let number = release.number;
-        self.advance(next, vec![("promotion", format!("promoted by {who}"))]).await?;
+        let (number, before) = (release.number, release.state.name());
+        self.advance(next, Event::Promoted.name(), vec![("promotion", format!("promoted   by {who}"))]).await?;
         self.perform(name).await;
+        fault_points::crash(number, (before, Event::Promoted.name()), "performed");
         Ok(json!({ "service": name, "release": number }))
     }
 
     /// Takes traffic back in mid-release.
-    async fn abort(&mut self, name: &ServiceName, outcome: Outcome, reason: String) -> Result<Value, Rejected> {
+    async fn abort(&mut self, name: &ServiceName, force: bool, reason: String) -> Result<Value, Rejected> {
         let service = self.service(name)?;
         let Some(release) = service.running_release().cloned() else {
             return Err(Rejected::new("conflict", format!("no release of {name} is running")));
         };
-        let event = Event::TakenBack { outcome, reason: reason.clone() };
-        match service.apply(&event, self.now()) {
-            Ok(next) => {
-                let record = TakenBack::Release { service: name.clone(), release: release.id.clone(), reason: reason.clone() };
-                self.take_back(next, reason, record).await;
-                self.perform(name).await;
+        service.check_reversible(force).map_err(|refusal| refused(name, &refusal))?;
+        let event = Event::TakenBack { outcome: Outcome::Aborted, reason: reason.clone() };
+        let queued = service.queued.clone();
+        // It may be on its way back already.
+        if let Ok(next) = service.apply(&event, self.now()) {
+            let record = TakenBack::Release { service: name.clone(), release: release.id.clone(), reason: reason.clone() };
+            self.take_back(next, event.name(), reason.clone(), record).await;
+            self.perform(name).await;
+            fault_points::crash(release.number, (release.state.name(), event.name()), "performed");
+            if let Some(queued) = queued {
+                self.tell_of(name.as_str(), Some(queued.number), "aborted", reason).await;
             }
-            // It is on its way back already.
-            Err(_) => {}
         }
         Ok(json!({ "service": name, "release": release.number, "to": release.stable, "candidate": release.candidate }))
     }
@@ -171,7 +190,7 @@ impl Caretaker {
             Ok(Rollback::TakeBack { to }) => {
                 let from = self.running_release(name).map(|release| release.candidate.clone());
                 let served = self.running_release(name).is_some_and(|release| release.state.serves_candidate());
-                let answer = self.abort(name, Outcome::Aborted, format!("rolled back by {who}")).await;
+                let answer = self.abort(name, force, format!("rolled back by {who}")).await;
                 match answer {
                     Ok(_) if served && !self.all_acknowledged() => {
                         self.switching.push(Waiting { service: name.clone(), reply, from, to, hot: true, began });
@@ -184,13 +203,13 @@ impl Caretaker {
                 }
             }
             Ok(Rollback::Begin { to, hot }) => {
-                let hot = hot && self.targets.values().any(|entry| entry.serves(name, &to) && entry.healthy);
+                let hot = (hot || self.runs_elsewhere(name, &to)) && self.targets.values().any(|entry| entry.serves(name, &to) && entry.healthy);
                 let Some(desired) = self.desired.services.get(name) else {
                     let _ = reply.send(Err(Rejected::new("not_found", format!("service `{name}` is gone"))));
                     return;
                 };
                 let settings = Settings::rollback(&desired.strategy, desired.health.start_timeout_ms);
-                let deploy = self.new_release(to.clone(), settings, who.clone(), Some("rollback".to_owned()));
+                let deploy = self.new_release(to.clone(), Vec::new(), settings, who.clone(), Some("rollback".to_owned()));
                 let service = self.services.get(name).expect("looked up above");
                 let from = service.active.clone();
                 let next = service.roll_back(deploy, hot, self.now());
@@ -202,15 +221,22 @@ impl Caretaker {
                     to: to.clone(),
                     number: number.unwrap_or_default(),
                 };
-                self.take_back(next, format!("rollback to {to} by {who}"), record).await;
+                let told = format!("rollback   {} → {to} by {who}", from.as_ref().map(ToString::to_string).unwrap_or_default());
+                self.take_back(next, "rollback", told, record).await;
                 if hot {
                     self.switching.push(Waiting { service: name.clone(), reply, from, to: Some(to), hot, began });
                 } else {
                     let _ = reply.send(Ok(json!({ "service": name, "release": number, "from": from, "to": to, "hot": false })));
                 }
                 self.perform(name).await;
+                fault_points::crash(number.unwrap_or_default(), ("none", "rollback"), "performed");
             }
         }
+    }
+
+    /// Its previous versions are not ours to stop: those that answer are always hot.
+    pub(crate) fn runs_elsewhere(&self, name: &ServiceName, version: &VersionName) -> bool {
+        self.targets.values().any(|entry| !entry.kept.ours && entry.serves(name, version))
     }
 
     async fn set_mode(&mut self, name: &ServiceName, mode: Mode, who: &str) -> Result<Value, Rejected> {
@@ -220,7 +246,7 @@ impl Caretaker {
             Mode::Hold { .. } => format!("requests wait ({who})"),
             Mode::Maintenance { .. } => format!("maintenance ({who})"),
         };
-        self.advance(next, vec![("mode", text)]).await?;
+        self.advance(next, "mode", vec![("mode", text)]).await?;
         self.publish();
         Ok(json!({ "service": name }))
     }
@@ -232,32 +258,72 @@ impl Caretaker {
         }
         let next = Service { stopped, ..service.clone() };
         let what = if stopped { "stopped" } else { "started" };
-        self.advance(next, vec![(what, format!("{what} by {who}"))]).await?;
+        self.advance(next, what, vec![(what, format!("{what} by {who}"))]).await?;
         self.restarts.retain(|(service, _), _| service != name);
         self.reconcile(name).await;
         self.publish();
         Ok(json!({ "service": name }))
     }
 
-    /// One target after the other would need more than one: the version's targets are stopped, supervision starts them again.
-    async fn restart(&mut self, name: &ServiceName, who: &str) -> Result<Value, Rejected> {
-        let service = self.service(name)?;
-        let Some(version) = service.serving().cloned() else {
-            return Err(Rejected::new("conflict", format!("nothing was deployed to {name} yet")));
+    async fn restart(&mut self, name: &ServiceName, who: &str, reply: Reply) {
+        let serving = self.service(name).and_then(|service| match service.serving() {
+            Some(_) if service.stopped => Err(refused(name, &Refusal::Stopped)),
+            Some(version) => Ok(version.clone()),
+            None => Err(Rejected::new("conflict", format!("nothing was deployed to {name} yet"))),
+        });
+        let version = match serving {
+            Ok(version) => version,
+            Err(rejected) => return drop(reply.send(Err(rejected))),
         };
+        self.restarts.remove(&(name.clone(), version.clone()));
         self.tell(name, "restarted", format!("{version} restarted by {who}")).await;
-        let ids: Vec<TargetId> = self.targets.values()
-            .filter(|entry| entry.serves(name, &version) && entry.kept.ours)
+        let olds: Vec<TargetId> = self.targets.values()
+            .filter(|entry| entry.serves(name, &version) && entry.kept.ours && entry.replaced_by.is_none())
             .map(|entry| entry.kept.id.clone())
             .collect();
-        for _ in &ids {
-            let _ = self.start_target(name, &version).await;
+        let mut failed = None;
+        for old in olds {
+            match self.start_target(name, &version).await {
+                Ok(new) => drop(self.targets.get_mut(&old).map(|entry| entry.replaced_by = Some(new))),
+                Err(error) => failed = Some(format!("cannot start {version}: {error}")),
+            }
         }
-        for id in ids {
-            self.stop_target(&id).await;
+        self.restarting.push(Restarting { service: name.clone(), reply, failed });
+        self.reconcile(name).await;
+    }
+
+    async fn remove(&mut self, name: &ServiceName, who: &str) -> Result<Value, Rejected> {
+        let service = self.service(name)?;
+        if let Some(release) = service.running_release() {
+            return Err(refused(name, &Refusal::Running { release: Box::new(release.clone()) }));
         }
+        let removed = service.serving().cloned();
+        let next = Service { next_number: service.next_number, ..Service::new(name.clone()) };
+        self.advance(next, "removed", vec![("removed", format!("removed by {who}; it can be deployed anew"))]).await?;
+        self.paused.remove(name);
+        self.restarts.retain(|(service, _), _| service != name);
+        let elsewhere: Vec<TargetId> = self.targets.values()
+            .filter(|entry| entry.kept.service == *name && !entry.kept.ours)
+            .map(|entry| entry.kept.id.clone())
+            .collect();
+        for id in elsewhere {
+            self.forget_target(&id).await;
+        }
+        self.reconcile(name).await;
         self.publish();
-        Ok(json!({ "service": name, "version": version }))
+        Ok(json!({ "service": name, "removed": removed }))
+    }
+
+    async fn resume(&mut self, who: &str) -> Result<Value, Rejected> {
+        if self.paused.is_empty() {
+            return Err(Rejected::new("conflict", "nothing is paused"));
+        }
+        let names: Vec<ServiceName> = std::mem::take(&mut self.paused).into_keys().collect();
+        self.tell_of("", None, "resumed", format!("releases go on ({who})")).await;
+        for name in &names {
+            self.perform(name).await;
+        }
+        Ok(json!({ "services": names }))
     }
 
     fn log_of(&self, name: &ServiceName, version: Option<VersionName>) -> Result<Value, Rejected> {
@@ -270,33 +336,6 @@ impl Caretaker {
         }
         Ok(json!({ "file": file }))
     }
-
-    /// The worker leaves: without or with the versions' processes.
-    pub(crate) async fn begin_ending(&mut self, keep_versions: bool, reply: Option<Reply>) {
-        let ending = self.ending.get_or_insert_with(|| Ending { keep_versions, replies: Vec::new() });
-        ending.keep_versions &= keep_versions;
-        ending.replies.extend(reply);
-        if !ending.keep_versions {
-            let ids: Vec<TargetId> = self.targets.values().filter(|entry| entry.kept.ours).map(|entry| entry.kept.id.clone()).collect();
-            for id in ids {
-                self.stop_target(&id).await;
-            }
-        }
-    }
-
-    /// Whether everything that must end before us has ended; answers who waits for it.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        let Some(ending) = &mut self.ending else { return false };
-        let waits = !ending.keep_versions && self.targets.values().any(|entry| entry.kept.ours);
-        if waits {
-            return false;
-        }
-        for reply in ending.replies.drain(..) {
-            let _ = reply.send(Ok(json!({})));
-        }
-        let _ = self.processes.leave(ending.keep_versions);
-        true
-    }
 }
 
 /// A refusal in words: what, and how to go on.
@@ -304,9 +343,16 @@ fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
     match refusal {
         Refusal::Running { release } => {
             let message = release.message.as_ref().map(|message| format!(": \"{message}\"")).unwrap_or_default();
-            Rejected::new("conflict", format!("a release of {name} is already running (release {}, {}{message})", release.number, release.who))
-                .hint(format!("replace it with `--supersede`, or stop it with `changeover abort {name}`"))
+            let ago = ago(wall_ms().saturating_sub(release.began_at_ms));
+            Rejected::new("conflict", format!("a release of {name} is already running (release {}, {}, {ago}{message})", release.number, release.who))
+                .hint(format!("wait for it with `--queue`, replace it with `--supersede`, or stop it with `changeover abort {name}`"))
         }
+        Refusal::Queued { number, who } => {
+            Rejected::new("conflict", format!("release {number} of {name} waits already for the running one to end ({who})"))
+                .hint("take its place with `--supersede`")
+        }
+        Refusal::NothingToRetry => Rejected::new("conflict", format!("the last release of {name} did not fail"))
+            .hint(format!("changeover deploy {name} --version VERSION")),
         Refusal::Serving { version } => Rejected::new("conflict", format!("{version} of {name} serves already")),
         Refusal::NothingToReturnTo => {
             Rejected::new("conflict", format!("{name} has no other confirmed version to go back to"))
@@ -322,5 +368,13 @@ fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
         }
         Refusal::Stopped => Rejected::new("conflict", format!("{name} is stopped")).hint(format!("changeover start {name}")),
         Refusal::Illegal(illegal) => Rejected::new("conflict", format!("{} means nothing in {}", illegal.event, illegal.state)),
+    }
+}
+
+fn ago(ms: u64) -> String {
+    match ms / 1_000 {
+        seconds @ 0..120 => format!("{seconds} s ago"),
+        seconds @ 120..7_200 => format!("{} min ago", seconds / 60),
+        seconds => format!("{} h ago", seconds / 3_600),
     }
 }

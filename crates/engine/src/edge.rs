@@ -16,8 +16,19 @@ pub struct Counts {
     pub requests: u64,
     /// 5xx, resets, timeouts.
     pub bad: u64,
+}
+
+/// The last seconds of one version.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recent {
+    /// Requests per second.
+    pub rate: f64,
+    /// Share of bad ones, 0 to 1; absent without requests, as `p99_ms`.
+    pub errors: Option<f64>,
     pub p99_ms: Option<f64>,
 }
+
+pub type Drained = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub type Acknowledged = Pin<Box<dyn Future<Output = Result<Duration, String>> + Send>>;
 
@@ -25,11 +36,18 @@ pub type Acknowledged = Pin<Box<dyn Future<Output = Result<Duration, String>> + 
 pub trait DataPlane: Send + Sync + 'static {
     /// Resolves when every data thread routes by the snapshot.
     fn install(&self, snapshot: Arc<Snapshot>) -> Acknowledged;
+    /// Resolves when every data thread has taken what was installed before.
+    fn acknowledge(&self) -> Acknowledged;
     fn listen(&self, name: &ListenerName, socket: TcpListener) -> Result<(), String>;
     fn unlisten(&self, name: &ListenerName);
     /// Requests and tunnels that a version has now.
     fn in_flight(&self, service: &ServiceName, version: &VersionName) -> usize;
     fn cut(&self, service: &ServiceName, version: &VersionName) -> usize;
+    /// Requests and tunnels that one target has now.
+    fn in_flight_of(&self, target: &TargetId) -> usize;
+    /// Accepts no more, lets clients finish, bounded.
+    fn drain(&self) -> Drained;
+    fn recent(&self, service: &ServiceName, version: &VersionName) -> Recent;
     fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts;
 }
 
@@ -74,6 +92,8 @@ pub trait Processes: Send + Sync + 'static {
     fn forget(&self, id: &TargetId) -> Result<(), String>;
     fn listen(&self, name: &ListenerName, address: std::net::SocketAddr) -> Result<(), String>;
     fn unlisten(&self, name: &ListenerName) -> Result<(), String>;
+    /// Whether the process, or one of its session, listens on the port; absent when it cannot be told.
+    fn listens(&self, process: &Process, port: u16) -> Option<bool>;
     /// The worker is done.
     fn leave(&self, keep_versions: bool) -> Result<(), String>;
 }

@@ -10,8 +10,10 @@ use release::{Effect, Event, Release, Service, State, TargetView};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::command::{Engine, Input, ProcessEvent, Rejected};
-use crate::edge::{DataPlane, Processes};
+use crate::edge::{Counts, DataPlane, Processes};
+use crate::fault_points;
 use crate::gates::Job;
+use crate::leaving::Restarting;
 use crate::reserve::{Reserve, TakenBack};
 use crate::store::{Batch, Happening, Store, StoreError};
 use crate::targets::{Entry, Kept, Life};
@@ -24,6 +26,8 @@ pub struct Config {
     pub desired: Option<Desired>,
 }
 
+pub(crate) type Reply = oneshot::Sender<Result<serde_json::Value, Rejected>>;
+
 pub(crate) struct Caretaker {
     pub(crate) config: Config,
     pub(crate) desired: Desired,
@@ -32,7 +36,7 @@ pub(crate) struct Caretaker {
     pub(crate) jobs: HashMap<TargetId, Job>,
     pub(crate) store: Store,
     pub(crate) data_plane: Arc<dyn DataPlane>,
-    pub(crate) processes: Box<dyn Processes>,
+    pub(crate) processes: Arc<dyn Processes>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) next_port: u16,
     happenings: broadcast::Sender<Happening>,
@@ -47,8 +51,15 @@ pub(crate) struct Caretaker {
     /// After a write that failed, what is not urgent waits until then.
     pub(crate) not_before: Moment,
     pub(crate) restarts: HashMap<(ServiceName, VersionName), Restarts>,
-    pub(crate) watches: HashMap<ServiceName, crate::edge::Counts>,
+    pub(crate) watches: HashMap<ServiceName, Watch>,
     pub(crate) switching: Vec<Waiting>,
+    pub(crate) restarting: Vec<Restarting>,
+    /// After crashes in a row: the version that serves, per service; their releases are not driven.
+    pub(crate) paused: BTreeMap<ServiceName, Option<VersionName>>,
+    pub(crate) good: crate::pause::Watched,
+    pub(crate) rotating: crate::logs::Rotating,
+    /// What is looked at every second is looked at again then.
+    next_second: Moment,
     pub(crate) switch_began: HashMap<ServiceName, std::time::Instant>,
     pub(crate) last_switch_us: HashMap<ServiceName, u64>,
     pub(crate) ending: Option<Ending>,
@@ -61,10 +72,25 @@ pub(crate) struct Restarts {
     pub not_before: Moment,
 }
 
+/// What was counted when the candidate began to serve.
+pub(crate) struct Watch {
+    pub candidate: Counts,
+    pub stable: Counts,
+    /// That it fails, but cannot be taken back.
+    pub told: bool,
+}
+
+/// When, and in which boot, state was last kept.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Clock {
+    boot_id: String,
+    now: Moment,
+}
+
 /// A rollback whose answer waits for the switch.
 pub(crate) struct Waiting {
     pub service: ServiceName,
-    pub reply: oneshot::Sender<Result<serde_json::Value, Rejected>>,
+    pub reply: Reply,
     pub from: Option<VersionName>,
     pub to: Option<VersionName>,
     pub hot: bool,
@@ -73,14 +99,16 @@ pub(crate) struct Waiting {
 
 pub(crate) struct Ending {
     pub keep_versions: bool,
-    pub replies: Vec<oneshot::Sender<Result<serde_json::Value, Rejected>>>,
+    /// No client is left.
+    pub drained: bool,
+    pub replies: Vec<Reply>,
 }
 
 /// Opens the store, adopts what runs, and begins to drive. Returns the way in and the task, which ends after `Down`.
 pub async fn start(
     config: Config,
     data_plane: Arc<dyn DataPlane>,
-    processes: Box<dyn Processes>,
+    processes: Arc<dyn Processes>,
 ) -> Result<(Engine, tokio::task::JoinHandle<()>), StoreError> {
     let (store, loaded) = Store::open(&config.state_dir.join("state.db"))?;
     let (reserve, taken_back) = Reserve::open(&config.state_dir.join("takeback.ring")).map_err(StoreError::Reserve)?;
@@ -103,7 +131,8 @@ pub async fn start(
         .collect();
     let kept: Vec<Kept> = stored("target/").iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
     let engine = Engine { inputs: inputs.clone(), happenings: happenings.clone(), store: store.clone() };
-    let caretaker = Caretaker {
+    let good = stored("good").first().and_then(|text| serde_json::from_str(text).ok());
+    let mut caretaker = Caretaker {
         next_port: desired.ports.first,
         config,
         desired,
@@ -125,10 +154,19 @@ pub async fn start(
         restarts: HashMap::new(),
         watches: HashMap::new(),
         switching: Vec::new(),
+        restarting: Vec::new(),
+        paused: BTreeMap::new(),
+        good: crate::pause::Watched::default(),
+        rotating: crate::logs::Rotating::default(),
+        next_second: 0,
         switch_began: HashMap::new(),
         last_switch_us: HashMap::new(),
         ending: None,
     };
+    if crate::fault_points::crashes() >= crate::pause::CRASHES_MAX {
+        caretaker.pause(good);
+    }
+    caretaker.after_a_reboot(stored("clock").first().and_then(|text| serde_json::from_str(text).ok()));
     let task = tokio::spawn(caretaker.run(inbox, kept, taken_back));
     Ok((engine, task))
 }
@@ -165,16 +203,7 @@ impl Caretaker {
             let id = it.id.clone();
             let process = it.process.clone();
             let (ours, known) = (it.ours, self.services.contains_key(&it.service));
-            self.targets.insert(id.clone(), Entry {
-                kept: it,
-                life: Life::Running,
-                healthy: false,
-                fallen: false,
-                detail: "not asked yet".to_owned(),
-                tries: 0,
-                began_at: self.now(),
-                checks: None,
-            });
+            self.targets.insert(id.clone(), Entry::new(it, Life::Running, self.now()));
             match process {
                 Some(process) if ours => {
                     let _ = self.processes.adopt(&id, &process);
@@ -186,13 +215,6 @@ impl Caretaker {
                 _ => {}
             }
         }
-        let now = self.now();
-        for service in self.services.values_mut() {
-            // Moments count from boot: after a reboot a deadline would lie in the far future.
-            if let Some(release) = service.release.as_mut().filter(|release| release.entered_at > now) {
-                release.entered_at = now;
-            }
-        }
         let desired = self.desired.clone();
         if let Err(error) = self.adopt_desired(desired).await {
             eprintln!("error: {error}");
@@ -201,6 +223,41 @@ impl Caretaker {
         for name in names {
             Box::pin(self.perform(&name)).await;
         }
+        // Their service left the file while they were finishing.
+        let lost: Vec<TargetId> = self.targets.values()
+            .filter(|entry| !self.services.contains_key(&entry.kept.service))
+            .map(|entry| entry.kept.id.clone())
+            .collect();
+        for id in lost {
+            self.retire_target(&id).await;
+        }
+    }
+
+    /// Moments count from boot. In another boot, what was left of a stay lasts as long again, and a state begins anew.
+    fn after_a_reboot(&mut self, clock: Option<Clock>) {
+        let now = self.now();
+        let boot_id = boot_id();
+        let Some(then) = clock.filter(|clock| clock.boot_id != boot_id) else { return };
+        for service in self.services.values_mut() {
+            if let Some(release) = &mut service.release {
+                release.entered_at = now;
+            }
+            if let Some(standby) = &mut service.standby {
+                standby.until = now + standby.until.saturating_sub(then.now);
+            }
+        }
+        self.unsaved = true;
+    }
+
+    /// Once a second: what need not be looked at more often.
+    pub(crate) async fn look_every_second(&mut self) {
+        let now = self.now();
+        if now < self.next_second {
+            return;
+        }
+        self.next_second = now + 1_000;
+        self.look_at_good().await;
+        self.look_at_logs();
     }
 
     async fn handle(&mut self, input: Input) {
@@ -214,6 +271,8 @@ impl Caretaker {
                 self.health(&target, healthy, detail, tries).await;
             }
             Input::Acknowledged { generation, took_us } => self.acknowledged(generation, took_us).await,
+            Input::PortTaken { target } => self.port_taken(&target).await,
+            Input::CorridorDrained => self.corridor_drained().await,
             Input::GateFinished { service, release, gate, result } => {
                 let same = self.services.get(&service).and_then(Service::running_release).is_some_and(|it| it.id == release);
                 if same {
@@ -244,7 +303,7 @@ impl Caretaker {
             ProcessEvent::ListenFailed { name, error } => {
                 let text = format!("listener {name}: {error}");
                 eprintln!("error: {text}");
-                self.tell_all("listen_failed", text).await;
+                self.tell_of("", None, "listen_failed", text).await;
             }
             ProcessEvent::Terminate { signal } => {
                 let keep_versions = signal != nix::sys::signal::Signal::SIGINT as i32;
@@ -255,7 +314,7 @@ impl Caretaker {
 
     async fn health(&mut self, target: &TargetId, healthy: bool, detail: String, tries: u32) {
         let Some(entry) = self.targets.get_mut(target) else { return };
-        if matches!(entry.life, Life::Stopping { .. }) {
+        if entry.leaves() {
             return;
         }
         entry.detail = detail;
@@ -277,7 +336,7 @@ impl Caretaker {
 
     pub(crate) fn views(&self, service: &ServiceName) -> Vec<TargetView> {
         self.targets.values()
-            .filter(|entry| entry.kept.service == *service && !matches!(entry.life, Life::Stopping { .. }))
+            .filter(|entry| entry.kept.service == *service && !entry.leaves())
             .map(Entry::view)
             .collect()
     }
@@ -286,7 +345,7 @@ impl Caretaker {
     pub(crate) fn publish(&mut self) {
         let services = self.desired.services.iter()
             .filter_map(|(name, desired)| {
-                self.services.get(name).map(|service| release::route(desired, service, &self.views(name)))
+                self.services.get(name).map(|service| release::route(desired, &self.routed(service), &self.views(name)))
             })
             .collect();
         if self.published.services == services && self.published.generation > 0 {
@@ -296,14 +355,18 @@ impl Caretaker {
         self.published = snapshot.clone();
         let generation = snapshot.generation;
         let install = self.data_plane.install(snapshot);
-        let inputs = self.inputs.clone();
+        let (inputs, data_plane) = (self.inputs.clone(), self.data_plane.clone());
         tokio::spawn(async move {
-            match install.await {
-                Ok(took) => {
-                    let _ = inputs.send(Input::Acknowledged { generation, took_us: took.as_micros() as u64 });
+            let mut install = install;
+            let took = loop {
+                match install.await {
+                    Ok(took) => break took,
+                    // A lane that is stuck may come back; a newer generation does no harm to an older one that asks again.
+                    Err(error) => eprintln!("error: generation {generation}: {error}"),
                 }
-                Err(error) => eprintln!("error: generation {generation}: {error}"),
-            }
+                install = data_plane.acknowledge();
+            };
+            let _ = inputs.send(Input::Acknowledged { generation, took_us: took.as_micros() as u64 });
         });
     }
 
@@ -336,14 +399,17 @@ impl Caretaker {
     }
 
     /// Persists the next state, then makes it the state. The caller performs what follows from it.
-    pub(crate) async fn advance(&mut self, next: Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
-        crash_point(&next, "before");
+    /// `cause` is the event or the command.
+    pub(crate) async fn advance(&mut self, next: Service, cause: &str, told: Vec<(&str, String)>) -> Result<(), Rejected> {
+        let before = self.running_release(&next.name).map_or("none", |release| release.state.name());
+        let number = next.release.as_ref().map_or(0, |release| release.number);
+        fault_points::crash(number, (before, cause), "before");
         if let Err(error) = self.keep(&next, told).await {
             // It may still be written: what counts is what is in memory.
             self.unsaved = true;
             return Err(error);
         }
-        crash_point(&next, "persisted");
+        fault_points::crash(number, (before, cause), "persisted");
         self.services.insert(next.name.clone(), next);
         Ok(())
     }
@@ -354,7 +420,11 @@ impl Caretaker {
         let happenings: Vec<Happening> = told.into_iter()
             .map(|(kind, text)| self.happening(next.name.as_str(), number, kind, text))
             .collect();
-        let mut puts = vec![(format!("service/{}", next.name), serde_json::to_string(next).expect("plain data"))];
+        let clock = serde_json::to_string(&Clock { boot_id: boot_id(), now: self.now() }).expect("plain data");
+        let mut puts = vec![
+            (format!("service/{}", next.name), serde_json::to_string(next).expect("plain data")),
+            ("clock".to_owned(), clock),
+        ];
         if let Some(release) = &next.release {
             puts.push((format!("release/{}/{:08}", next.name, release.number), serde_json::to_string(release).expect("plain data")));
         }
@@ -373,16 +443,13 @@ impl Caretaker {
 
     /// Tells something that changes no state; not worth failing for.
     pub(crate) async fn tell(&mut self, service: &ServiceName, kind: &str, text: String) {
-        let number = self.services.get(service).and_then(Service::running_release).map(|release| release.number);
-        let happening = self.happening(service.as_str(), number, kind, text);
-        let batch = Batch { happenings: vec![happening.clone()], ..Batch::default() };
-        if self.store.commit(batch).await.is_ok() {
-            let _ = self.happenings.send(happening);
-        }
+        let number = self.running_release(service).map(|release| release.number);
+        self.tell_of(service.as_str(), number, kind, text).await;
     }
 
-    async fn tell_all(&mut self, kind: &str, text: String) {
-        let happening = self.happening("", None, kind, text);
+    /// Of a release that does not run, or of no service (`""`).
+    pub(crate) async fn tell_of(&mut self, service: &str, release: Option<u64>, kind: &str, text: String) {
+        let happening = self.happening(service, release, kind, text);
         let batch = Batch { happenings: vec![happening.clone()], ..Batch::default() };
         if self.store.commit(batch).await.is_ok() {
             let _ = self.happenings.send(happening);
@@ -399,10 +466,13 @@ impl Caretaker {
                 return;
             }
         };
-        let before = service.running_release().map(|release| release.state.clone());
-        let told = crate::releases::told(&next, before.as_ref(), &event);
-        match self.advance(next, told).await {
-            Ok(()) => Box::pin(self.perform(name)).await,
+        let Some(before) = service.running_release().cloned() else { return };
+        let told = self.told(&next, &before, &event);
+        match self.advance(next, event.name(), told).await {
+            Ok(()) => {
+                Box::pin(self.perform(name)).await;
+                fault_points::crash(before.number, (before.state.name(), event.name()), "performed");
+            }
             Err(error) => {
                 eprintln!("error: service {name}: {}", error.message);
                 self.not_before = self.now() + RETRY_MS;
@@ -412,7 +482,9 @@ impl Caretaker {
 
     /// Performs what follows from the state; idempotent.
     pub(crate) async fn perform(&mut self, name: &ServiceName) {
-        let Some(release) = self.services.get(name).and_then(|service| service.release.clone()) else {
+        let release = self.services.get(name).and_then(|service| service.release.clone());
+        let Some(release) = release.filter(|_| !self.paused.contains_key(name)) else {
+            self.publish();
             self.reconcile(name).await;
             return;
         };
@@ -423,18 +495,25 @@ impl Caretaker {
         for effect in release.effects() {
             match effect {
                 Effect::RunGate { gate } => self.run_gate(&release, gate).await,
-                Effect::Watch => {
-                    let counts = self.data_plane.counts(name, &release.candidate);
-                    self.watches.insert(name.clone(), counts);
-                }
                 // Looked at as deadlines.
-                Effect::AwaitHealthy | Effect::AwaitAcknowledgement | Effect::Drain { .. } => {}
+                Effect::AwaitHealthy | Effect::AwaitAcknowledgement | Effect::Drain { .. } | Effect::Watch => {}
             }
         }
-        self.reconcile(name).await;
-        if let Some(service) = self.services.get(name) {
-            crash_point(service, "performed");
+        if release.state.serves_candidate() && self.running_release(name).is_some() {
+            let (data_plane, stable) = (&self.data_plane, release.stable.as_ref());
+            self.watches.entry(name.clone()).or_insert_with(|| Watch {
+                candidate: data_plane.counts(name, &release.candidate),
+                stable: stable.map(|stable| data_plane.counts(name, stable)).unwrap_or_default(),
+                told: false,
+            });
+        } else {
+            self.watches.remove(name);
         }
+        self.reconcile(name).await;
+        if matches!(release.state, State::Ended { .. }) {
+            self.forget_logs(name);
+        }
+        self.begin_queued(name).await;
         self.look_at_release(name).await;
     }
 
@@ -469,17 +548,6 @@ pub(crate) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Where a test may end the worker, as `kill -9` does: `CHANGEOVER_CRASH_AT=switching:persisted`. Each transition of a release
-/// passes `before`, `persisted` and `performed`.
-fn crash_point(service: &Service, point: &str) {
-    use std::sync::OnceLock;
-    static WANTED: OnceLock<Option<String>> = OnceLock::new();
-    let wanted = WANTED.get_or_init(|| std::env::var("CHANGEOVER_CRASH_AT").ok());
-    let (Some(wanted), Some(release)) = (wanted, &service.release) else { return };
-    if std::env::var_os("CHANGEOVER_WORKER_CRASHES").is_some_and(|crashes| crashes != "0") {
-        return;
-    }
-    if *wanted == format!("{}/{}:{point}", release.number, release.state.name()) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
-    }
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }

@@ -34,11 +34,14 @@ impl Caretaker {
     /// Performs `Effect::RunGate`; again after a crash, without running a command twice.
     pub(crate) async fn run_gate(&mut self, release: &Release, gate: usize) {
         let Some(gate_wanted) = release.settings.gates.get(gate).cloned() else { return };
+        if release.migrated.contains(&gate_wanted.name) {
+            return self.gate_done(&release.service.clone(), gate, Ok(())).await;
+        }
         let id = Self::job_id(release, gate);
         if self.jobs.values().any(|job| job.files == id) {
             return;
         }
-        self.tell(&release.service, "gate_began", format!("gate       {}", gate_wanted.name)).await;
+        self.tell(&release.service, "gate_began", format!("gate       {} …", gate_wanted.name)).await;
         let timeout = Duration::from_millis(gate_wanted.timeout_ms);
         let (command, irreversible) = match &gate_wanted.kind {
             GateKind::Http { path, status } => {
@@ -68,6 +71,17 @@ impl Caretaker {
             Ok(()) => drop(self.jobs.insert(process, job)),
             Err(error) => self.gate_done(&release.service.clone(), gate, Err(error)).await,
         }
+    }
+
+    /// The migration of this release that was interrupted, so that nobody knows whether it finished.
+    pub(crate) fn interrupted_migration(&self, release: &Release) -> Option<String> {
+        let gates = release.settings.gates.iter().enumerate();
+        gates.filter(|(_, gate)| matches!(gate.kind, GateKind::Migrate { .. }) && !release.migrated.contains(&gate.name))
+            .find(|(number, _)| {
+                let id = Self::job_id(release, *number);
+                self.job_file(&id, "started").exists() && !self.job_file(&id, "result").exists()
+            })
+            .map(|(_, gate)| gate.name.clone())
     }
 
     fn spawn_job(

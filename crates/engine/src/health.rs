@@ -8,11 +8,15 @@ use tokio::sync::mpsc;
 use crate::command::Input;
 use crate::probe;
 
+/// Whether the target's own session listens on its port; absent when it cannot be told.
+pub(crate) type Owned = Box<dyn Fn() -> Option<bool> + Send + Sync>;
+
 /// Asks again and again; reports every change, and every bad answer while the target was never healthy.
 pub(crate) async fn check(
     target: TargetId,
     address: std::net::SocketAddr,
     health: Health,
+    owned: Option<Owned>,
     inputs: mpsc::UnboundedSender<Input>,
 ) {
     let (mut good, mut bad, mut tries) = (0u32, 0u32, 0u32);
@@ -31,6 +35,11 @@ pub(crate) async fn check(
             Some(true) => bad < health.fall,
             _ => good >= health.rise,
         };
+        // The port may have been taken between our choice and the version's bind: then a stranger answers.
+        if now && healthy != Some(true) && owned.as_ref().is_some_and(|owned| owned() == Some(false)) {
+            let _ = inputs.send(Input::PortTaken { target });
+            return;
+        }
         if healthy != Some(now) || !now {
             healthy = Some(now);
             let detail = format!("GET http://{address}{} → {what}", health.path);

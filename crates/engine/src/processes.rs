@@ -9,31 +9,33 @@ use model::{Runtime, ServiceName, Signal, TargetId, VersionName};
 use crate::edge::{ExitStatus, Process, Spawn};
 use crate::engine::Caretaker;
 use crate::store::Batch;
-use crate::targets::{Entry, Kept, Life};
+use crate::targets::{Entry, Kept, Life, Stop};
 
 impl Caretaker {
     /// Starts a missing target of a version.
-    pub(crate) async fn start_target(&mut self, service: &ServiceName, version: &VersionName) -> Result<(), String> {
+    pub(crate) async fn start_target(&mut self, service: &ServiceName, version: &VersionName) -> Result<TargetId, String> {
         let Some(port) = self.free_port() else { return Err("no free port in the range `ports`".to_owned()) };
         let id = TargetId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let kept = Kept { id: id.clone(), service: service.clone(), version: version.clone(), address, process: None, ours: true };
+        let (service, version, stop) = (service.clone(), version.clone(), self.stop_of(service));
+        let kept = Kept { id: id.clone(), service, version, address, process: None, ours: true, stop };
         self.keep_target(&kept).await?;
         let spawn = self.spawn_of(&kept)?;
-        self.targets.insert(id.clone(), Entry {
-            kept,
-            life: Life::Spawning,
-            healthy: false,
-            fallen: false,
-            detail: "not asked yet".to_owned(),
-            tries: 0,
-            began_at: self.now(),
-            checks: None,
-        });
+        self.targets.insert(id.clone(), Entry::new(kept, Life::Spawning, self.now()));
         if let Some(folder) = spawn.output.parent() {
             std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         }
-        self.processes.spawn(&id, &spawn)
+        self.processes.spawn(&id, &spawn)?;
+        Ok(id)
+    }
+
+    fn stop_of(&self, service: &ServiceName) -> Stop {
+        let Some(desired) = self.desired.services.get(service) else { return Stop::default() };
+        let drain_ms = desired.strategy.drain_ms;
+        match &desired.run.runtime {
+            Runtime::Process { stop_signal, stop_grace_ms, .. } => Stop { signal: *stop_signal, grace_ms: *stop_grace_ms, drain_ms },
+            Runtime::Static => Stop { drain_ms, ..Stop::default() },
+        }
     }
 
     pub(crate) async fn keep_target(&self, kept: &Kept) -> Result<(), String> {
@@ -106,7 +108,11 @@ impl Caretaker {
     pub(crate) fn begin_checks(&mut self, id: &TargetId) {
         let Some(entry) = self.targets.get_mut(id) else { return };
         let Some(desired) = self.desired.services.get(&entry.kept.service) else { return };
-        let check = crate::health::check(id.clone(), entry.kept.address, desired.health.clone(), self.inputs.clone());
+        let (processes, port) = (self.processes.clone(), entry.kept.address.port());
+        let owned = entry.kept.process.clone().filter(|_| entry.kept.ours).map(|process| -> crate::health::Owned {
+            Box::new(move || processes.listens(&process, port))
+        });
+        let check = crate::health::check(id.clone(), entry.kept.address, desired.health.clone(), owned, self.inputs.clone());
         if let Some(old) = entry.checks.replace(tokio::spawn(check)) {
             old.abort();
         }
@@ -119,11 +125,7 @@ impl Caretaker {
         if matches!(entry.life, Life::Stopping { .. }) {
             return;
         }
-        let runtime = self.desired.services.get(&entry.kept.service).map(|desired| &desired.run.runtime);
-        let (signal, grace_ms) = match runtime {
-            Some(Runtime::Process { stop_signal, stop_grace_ms, .. }) => (*stop_signal, *stop_grace_ms),
-            _ => (Signal::Term, 10_000),
-        };
+        let Stop { signal, grace_ms, .. } = entry.kept.stop;
         if !entry.kept.ours {
             self.forget_target(id).await;
             return;
@@ -150,13 +152,13 @@ impl Caretaker {
         if self.gate_exited(id, status).await {
             return;
         }
-        let Some(entry) = self.targets.get(id) else {
+        let Some(entry) = self.targets.get_mut(id) else {
             let _ = self.processes.forget(id);
             return;
         };
         let kept = entry.kept.clone();
-        let stopping = matches!(entry.life, Life::Stopping { .. });
-        self.forget_target(id).await;
+        let stopping = entry.leaves();
+        entry.gone();
         if stopping {
             self.tell(&kept.service, "target_stopped", format!("{} stopped ({status})", kept.version)).await;
         } else {
@@ -164,7 +166,18 @@ impl Caretaker {
             self.tell(&kept.service, "target_exited", text.clone()).await;
             self.exited_by_itself(&kept, &text).await;
         }
+        // Only now: a worker that dies before hears of the exit again.
+        self.forget_target(id).await;
         self.reconcile_all().await;
+    }
+
+    /// Another program answers on its port: it starts anew on another one.
+    pub(crate) async fn port_taken(&mut self, id: &TargetId) {
+        let Some(kept) = self.targets.get(id).map(|entry| entry.kept.clone()) else { return };
+        let text = format!("another process listens on port {}, which {} was given; it starts on another port", kept.address.port(), kept.version);
+        self.tell(&kept.service, "port_taken", text.clone()).await;
+        self.exited_by_itself(&kept, &text).await;
+        self.stop_target(id).await;
     }
 
     pub(crate) fn kill_overdue(&mut self) {
@@ -176,6 +189,29 @@ impl Caretaker {
         for id in overdue {
             let _ = self.processes.signal(&id, number(Signal::Kill));
         }
+    }
+
+    /// Of a version that runs elsewhere: exactly these addresses, unless none are given.
+    pub(crate) async fn set_static(&mut self, name: &ServiceName, version: &VersionName, addresses: &[SocketAddr]) -> Result<(), String> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<(TargetId, SocketAddr)> = self.targets.values()
+            .filter(|entry| !entry.kept.ours && entry.serves(name, version))
+            .map(|entry| (entry.kept.id.clone(), entry.kept.address))
+            .collect();
+        for (id, _) in known.iter().filter(|(_, address)| !addresses.contains(address)) {
+            self.forget_target(id).await;
+        }
+        for address in addresses.iter().filter(|address| !known.iter().any(|(_, known)| known == *address)) {
+            let id = TargetId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
+            let (service, version, stop) = (name.clone(), version.clone(), self.stop_of(name));
+            let kept = Kept { id: id.clone(), service, version, address: *address, process: None, ours: false, stop };
+            self.keep_target(&kept).await?;
+            self.targets.insert(id.clone(), Entry::new(kept, Life::Running, self.now()));
+            self.begin_checks(&id);
+        }
+        Ok(())
     }
 }
 

@@ -1,13 +1,14 @@
 //! Drives releases: what to look at in each state, and what is told of each step.
 
 use model::{ServiceName, TargetId, VersionName};
-use release::{Event, Outcome, Service, State};
+use release::{Event, Outcome, Release, Service, State};
 
 use crate::edge::Counts;
 use crate::engine::{Caretaker, Restarts};
+use crate::fault_points;
 use crate::gates::last_lines;
 use crate::store::Batch;
-use crate::targets::{Kept, Life};
+use crate::targets::Kept;
 
 /// A candidate that ends so often while it starts has failed.
 const START_EXITS_MAX: u32 = 3;
@@ -17,9 +18,10 @@ const BACK_OFF_MAX_MS: u64 = 30_000;
 
 impl Caretaker {
     pub(crate) async fn look_at_deadlines(&mut self) {
-        self.kill_overdue();
+        self.look_at_leaving().await;
         self.look_at_gates().await;
         self.save_again().await;
+        self.look_every_second().await;
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.look_at_release(&name).await;
@@ -37,7 +39,7 @@ impl Caretaker {
         }
         let next = Service { standby: None, ..service.clone() };
         let version = service.standby.as_ref().map(|standby| standby.version.to_string()).unwrap_or_default();
-        if self.advance(next, vec![("standby_ended", format!("{version} is stopped; a rollback would start it"))]).await.is_ok() {
+        if self.advance(next, "standby_ended", vec![("standby_ended", format!("{version} is stopped; a rollback would start it"))]).await.is_ok() {
             self.reconcile(name).await;
         }
     }
@@ -46,17 +48,25 @@ impl Caretaker {
     pub(crate) async fn look_at_release(&mut self, name: &ServiceName) {
         let now = self.now();
         let Some(release) = self.running_release(name).cloned() else { return };
+        if self.paused.contains_key(name) || fault_points::pauses(&release, &self.config.state_dir) {
+            return;
+        }
         let in_state_ms = now.saturating_sub(release.entered_at);
         let event = match &release.state {
             State::Starting => self.starting(name, &release.candidate, in_state_ms, release.settings.start_timeout_ms),
             State::Gating { .. } | State::AwaitingPromotion => None,
             State::Switching | State::Returning { .. } => self.all_acknowledged().then_some(Event::SnapshotAcknowledged),
-            State::Draining => match &release.stable {
-                Some(stable) => self.drained(name, stable, in_state_ms, release.settings.drain_ms),
-                None => Some(Event::Drained { cut: 0 }),
+            State::Draining => match (self.watch_failure(name, &release.candidate), &release.stable) {
+                (Some(reason), _) => self.watch_failed(name, reason).await,
+                (None, Some(stable)) => self.drained(name, stable, in_state_ms, release.settings.drain_ms),
+                (None, None) => Some(Event::Drained { cut: 0 }),
             },
             State::Retiring { .. } => self.drained(name, &release.candidate, in_state_ms, release.settings.drain_ms),
-            State::Watching => self.watching(name, &release.candidate, in_state_ms, release.settings.watch_ms),
+            State::Watching => match self.watch_failure(name, &release.candidate) {
+                Some(reason) => self.watch_failed(name, reason).await,
+                None => None,
+            }
+            .or_else(|| (in_state_ms >= release.settings.watch_ms).then_some(Event::WatchPassed)),
             State::Ended { .. } => None,
         };
         let Some(event) = event else { return };
@@ -85,6 +95,50 @@ impl Caretaker {
         Some(Event::StartFailed { reason })
     }
 
+    /// A watch that fails takes traffic back, unless a migration ruled stable out: then it is told, once, to those who may force it.
+    async fn watch_failed(&mut self, name: &ServiceName, reason: String) -> Option<Event> {
+        let irreversible = self.running_release(name).and_then(|release| release.irreversible.clone());
+        let Some(gate) = irreversible else { return Some(Event::WatchFailed { reason }) };
+        let watch = self.watches.get_mut(name).filter(|watch| !watch.told)?;
+        watch.told = true;
+        let text = format!("watch      {reason}; it is not taken back, because the migration `{gate}` cannot be undone \
+            (when the old version can work with the new data: changeover rollback {name} --force)");
+        self.tell(name, "watch_fails", text).await;
+        None
+    }
+
+    /// When the running release has ended, the one behind it begins.
+    pub(crate) async fn begin_queued(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
+        let Some(next) = service.begin_queued(self.now()) else { return };
+        let Some(queued) = service.queued.clone() else { return };
+        let begun = next.running_release().is_some();
+        let told = match next.running_release() {
+            Some(release) => vec![("began", began(name, release))],
+            None => vec![],
+        };
+        if self.advance(next, "deploy", told).await.is_err() {
+            return;
+        }
+        if begun {
+            self.begin_release(name, &queued.deploy.addresses).await;
+        } else {
+            let happening = format!("release {} is dropped: {} serves already", queued.number, queued.deploy.version);
+            self.tell_of(name.as_str(), Some(queued.number), "superseded", happening).await;
+        }
+    }
+
+    /// After a release was begun and kept: its targets, its effects.
+    pub(crate) async fn begin_release(&mut self, name: &ServiceName, addresses: &[std::net::SocketAddr]) {
+        let Some((candidate, number)) = self.running_release(name).map(|release| (release.candidate.clone(), release.number)) else { return };
+        self.restarts.remove(&(name.clone(), candidate.clone()));
+        if let Err(error) = self.set_static(name, &candidate, addresses).await {
+            eprintln!("error: service {name}: {error}");
+        }
+        Box::pin(self.perform(name)).await;
+        fault_points::crash(number, ("none", "deploy"), "performed");
+    }
+
     pub(crate) fn wanted_targets(&self, name: &ServiceName) -> usize {
         self.desired.services.get(name).map_or(1, |desired| match desired.run.runtime {
             model::Runtime::Static => 1,
@@ -100,23 +154,26 @@ impl Caretaker {
         (in_state_ms >= drain_ms).then(|| Event::Drained { cut: self.data_plane.cut(name, version) })
     }
 
-    fn watching(&self, name: &ServiceName, candidate: &VersionName, in_state_ms: u64, watch_ms: u64) -> Option<Event> {
+    /// Why the candidate is not good enough, if it is not. More errors than allowed means: more than stable had before, plus
+    /// the allowed share.
+    fn watch_failure(&self, name: &ServiceName, candidate: &VersionName) -> Option<String> {
         let strategy = &self.desired.services.get(name)?.strategy;
-        let now = self.data_plane.counts(name, candidate);
-        let then = self.watches.get(name).copied().unwrap_or_default();
-        let seen = difference(now, then);
-        let errors_too_many = seen.requests >= strategy.watch_requests_min.max(1)
-            && seen.bad * 10_000 > seen.requests * u64::from(strategy.watch_errors_max);
-        if errors_too_many {
-            let share = seen.bad as f64 * 100.0 / seen.requests as f64;
-            let reason = format!("{} of {} requests failed on {candidate} ({share:.2} %)", seen.bad, seen.requests);
-            return Some(Event::WatchFailed { reason });
-        }
         let mut entries = self.targets.values().filter(|entry| entry.serves(name, candidate)).peekable();
         if entries.peek().is_some() && entries.all(|entry| entry.fallen) {
-            return Some(Event::WatchFailed { reason: format!("no target of {candidate} is healthy any more") });
+            return Some(format!("no target of {candidate} is healthy any more"));
         }
-        (in_state_ms >= watch_ms).then_some(Event::WatchPassed)
+        let watch = self.watches.get(name)?;
+        let seen = difference(self.data_plane.counts(name, candidate), watch.candidate);
+        if seen.requests < strategy.watch_requests_min.max(1) {
+            return None;
+        }
+        let before = share(watch.stable).unwrap_or(0.0);
+        let now = share(seen)?;
+        let allowed = before + f64::from(strategy.watch_errors_max) / 10_000.0;
+        (now > allowed).then(|| {
+            let was = if watch.stable.requests > 0 { format!(", {:.2} % before", before * 100.0) } else { String::new() };
+            format!("{} of {} requests failed on {candidate} ({:.2} %{was})", seen.bad, seen.requests, now * 100.0)
+        })
     }
 
     fn switched(&mut self, name: &ServiceName) {
@@ -155,7 +212,9 @@ impl Caretaker {
                 self.apply(&kept.service, Event::StartFailed { reason: format!("{what}{lines}") }).await;
             }
             State::Switching | State::Draining | State::Watching => {
-                self.apply(&kept.service, Event::WatchFailed { reason: format!("{what}{lines}") }).await;
+                if let Some(event) = self.watch_failed(&kept.service, format!("{what}{lines}")).await {
+                    self.apply(&kept.service, event).await;
+                }
             }
             State::Starting | State::Returning { .. } | State::Retiring { .. } | State::Ended { .. } => {}
         }
@@ -186,16 +245,19 @@ impl Caretaker {
             return;
         }
         let must_run = match (self.services.get(name), self.desired.services.get(name)) {
-            (Some(service), Some(_)) => service.must_run(),
+            (Some(service), Some(_)) => self.must_run(service),
             _ => Vec::new(),
         };
         let too_many: Vec<TargetId> = self.targets.values()
             .filter(|entry| entry.kept.service == *name && entry.kept.ours && !must_run.contains(&entry.kept.version))
-            .filter(|entry| !matches!(entry.life, Life::Stopping { .. }))
+            .filter(|entry| !entry.leaves())
             .map(|entry| entry.kept.id.clone())
             .collect();
-        for id in too_many {
-            self.stop_target(&id).await;
+        if !too_many.is_empty() {
+            for id in too_many {
+                self.retire_target(&id).await;
+            }
+            self.publish();
         }
         let ours = self.desired.services.get(name).is_some_and(|it| matches!(it.run.runtime, model::Runtime::Process { .. }));
         if !ours {
@@ -208,6 +270,9 @@ impl Caretaker {
             if restarts.not_before > now || restarts.count >= CRASH_LOOP_MAX {
                 continue;
             }
+            if self.is_only_standby(name, &version) && !self.serves_healthy(name) {
+                continue;
+            }
             let running = self.targets.values().filter(|entry| entry.serves(name, &version)).count();
             for _ in running..wanted {
                 if let Err(error) = self.start_target(name, &version).await {
@@ -218,13 +283,25 @@ impl Caretaker {
         }
     }
 
+    /// After a reboot the version that serves starts before the one that stands by.
+    fn is_only_standby(&self, name: &ServiceName, version: &VersionName) -> bool {
+        self.services.get(name).is_some_and(|service| {
+            service.running_release().is_none() && service.standby.as_ref().is_some_and(|standby| standby.version == *version)
+        })
+    }
+
+    fn serves_healthy(&self, name: &ServiceName) -> bool {
+        let serving = self.services.get(name).and_then(Service::serving);
+        serving.is_some_and(|serving| self.targets.values().any(|entry| entry.serves(name, serving) && entry.healthy))
+    }
+
     pub(crate) async fn mark_irreversible(&mut self, name: &ServiceName, gate: &str) -> Result<(), String> {
         let Some(service) = self.services.get(name) else { return Ok(()) };
         let mut next = service.clone();
         if let Some(release) = next.release.as_mut() {
             release.irreversible = Some(gate.to_owned());
         }
-        self.advance(next, vec![]).await.map_err(|rejected| rejected.message)
+        self.advance(next, "irreversible", vec![]).await.map_err(|rejected| rejected.message)
     }
 
     pub(crate) fn first_address(&self, service: &ServiceName, version: &VersionName) -> Option<std::net::SocketAddr> {
@@ -243,54 +320,117 @@ fn difference(now: Counts, then: Counts) -> Counts {
     Counts {
         requests: now.requests.saturating_sub(then.requests),
         bad: now.bad.saturating_sub(then.bad),
-        p99_ms: now.p99_ms,
     }
 }
 
-/// What is told of a step, in the words of the progress lines.
-pub(crate) fn told<'a>(next: &Service, before: Option<&State>, event: &Event) -> Vec<(&'a str, String)> {
-    let Some(release) = &next.release else { return Vec::new() };
-    let candidate = &release.candidate;
-    let mut told = Vec::new();
-    match (before, event) {
-        (_, Event::TargetsBecameHealthy) => told.push(("healthy", format!("healthy    {candidate}"))),
-        (_, Event::GatePassed { gate }) => {
-            told.push(("gate_passed", format!("gate       {} passed", release.settings.gates[*gate].name)));
-        }
-        (Some(State::Switching), Event::SnapshotAcknowledged) => {
-            told.push(("switched", format!("switch     {candidate} serves")));
-        }
-        (Some(State::Returning { .. }), Event::SnapshotAcknowledged) => {
-            let stable = release.stable.as_ref().map(ToString::to_string).unwrap_or_default();
-            told.push(("returned", format!("return     {stable} serves again")));
-        }
-        (Some(State::Draining), Event::Drained { cut }) => {
-            let how = if *cut == 0 { "all requests finished".to_owned() } else { format!("{cut} cut at the drain timeout") };
-            told.push(("drained", format!("drain      {how}")));
-        }
-        (_, Event::WatchFailed { reason }) => told.push(("watch_failed", format!("watch      failed: {reason}"))),
-        (_, Event::WatchPassed) => told.push(("watch_passed", "watch      ok".to_owned())),
-        _ => {}
+/// Share of bad requests, 0 to 1.
+fn share(counts: Counts) -> Option<f64> {
+    (counts.requests > 0).then(|| counts.bad as f64 / counts.requests as f64)
+}
+
+pub(crate) fn began(name: &ServiceName, release: &Release) -> String {
+    let (number, candidate) = (release.number, &release.candidate);
+    match &release.stable {
+        Some(stable) => format!("{name} {stable} → {candidate}   release {number}, blue/green"),
+        None => format!("{name} → {candidate}   release {number}, first deployment: no steps, it serves when healthy"),
     }
-    match &release.state {
-        State::AwaitingPromotion => {
-            let text = format!("waiting    {candidate} can be previewed; promote with: changeover promote {}", next.name);
-            told.push(("awaiting_promotion", text));
-        }
-        State::Watching if !matches!(before, Some(State::Watching)) => {
-            told.push(("watching", format!("watch      {} s …", release.settings.watch_ms / 1000)));
-        }
-        State::Ended { ending } => {
-            let kind = match ending.outcome {
-                Outcome::Promoted => "promoted",
-                Outcome::RolledBack => "rolled_back",
-                Outcome::Aborted => "aborted",
-                Outcome::Failed => "failed",
-                Outcome::Superseded => "superseded",
-            };
-            told.push((kind, ending.reason.clone()));
-        }
-        _ => {}
+}
+
+/// In words: `2.3 ms`, `1.4 s`, `10 min`.
+pub(crate) fn in_words(ms: f64) -> String {
+    match ms {
+        ms if ms < 1_000.0 => format!("{ms:.1} ms"),
+        ms if ms < 120_000.0 => format!("{:.1} s", ms / 1_000.0).replace(".0 s", " s"),
+        ms => format!("{:.0} min", ms / 60_000.0),
     }
-    told
+}
+
+impl Caretaker {
+    /// What is told of a step, in the words of the progress lines.
+    pub(crate) fn told(&self, next: &Service, before: &Release, event: &Event) -> Vec<(&'static str, String)> {
+        let Some(release) = &next.release else { return Vec::new() };
+        let name = &next.name;
+        let took_ms = release.entered_at.saturating_sub(before.entered_at) as f64;
+        let mut told = Vec::new();
+        match (&before.state, event) {
+            (State::Starting, Event::TargetsBecameHealthy) => {
+                let count = self.targets.values().filter(|entry| entry.serves(name, &release.candidate)).count();
+                told.push(("healthy", format!("healthy    {count} of {count} in {}", in_words(took_ms))));
+                if release.state.previews_candidate() {
+                    let host = self.desired.services.get(name).map(|desired| release::preview_host(desired, name, &release.candidate));
+                    told.push(("preview", format!("preview    host {}, or field x-changeover-version: {}", host.unwrap_or_default(), release.candidate)));
+                }
+            }
+            (_, Event::GatePassed { gate }) => {
+                let gate = &before.settings.gates[*gate].name;
+                told.push(("gate_passed", format!("gate       {gate}: passed in {}", in_words(took_ms))));
+            }
+            (State::Switching, Event::SnapshotAcknowledged) => {
+                let took = self.last_switch_us.get(name).map(|us| format!(" in {}", in_words(*us as f64 / 1_000.0))).unwrap_or_default();
+                let kept = match (&release.stable, release.settings.standby_ms) {
+                    (Some(stable), 1..) => format!("; {stable} is kept hot for {}", in_words(release.settings.standby_ms as f64)),
+                    _ => String::new(),
+                };
+                told.push(("switched", format!("switch     {} serves{took}{kept}", release.candidate)));
+            }
+            (State::Returning { .. }, Event::SnapshotAcknowledged) => {
+                let took = self.last_switch_us.get(name).map(|us| format!(" in {}", in_words(*us as f64 / 1_000.0))).unwrap_or_default();
+                let stable = release.stable.as_ref().map(ToString::to_string).unwrap_or_default();
+                told.push(("returned", format!("return     {stable} serves again{took}")));
+            }
+            (State::Draining, Event::Drained { cut }) => told.push(("drained", drain_line(*cut, took_ms))),
+            (State::Retiring { .. }, Event::Drained { cut }) if *cut > 0 => told.push(("drained", drain_line(*cut, took_ms))),
+            (_, Event::WatchFailed { reason }) => told.push(("watch_failed", format!("watch      failed: {reason}"))),
+            (_, Event::WatchPassed) => told.push(("watch_passed", self.watch_line(name, &release.candidate))),
+            _ => {}
+        }
+        match &release.state {
+            State::AwaitingPromotion => {
+                let text = format!("waiting    for `changeover promote {name}`; {} can be previewed", release.candidate);
+                told.push(("awaiting_promotion", text));
+            }
+            State::Draining => {
+                let stable = release.stable.as_ref().map_or(0, |stable| self.data_plane.in_flight(name, stable));
+                if stable > 0 {
+                    let text = format!("drain      {stable} still run on the old version (at most {})", in_words(release.settings.drain_ms as f64));
+                    told.push(("draining", text));
+                }
+            }
+            State::Watching if !matches!(before.state, State::Watching) => {
+                told.push(("watching", format!("watch      {} …", in_words(release.settings.watch_ms as f64))));
+            }
+            State::Ended { ending } => {
+                let kind = match ending.outcome {
+                    Outcome::Promoted => "promoted",
+                    Outcome::RolledBack => "rolled_back",
+                    Outcome::Aborted => "aborted",
+                    Outcome::Failed => "failed",
+                    Outcome::Superseded => "superseded",
+                };
+                told.push((kind, ending.reason.clone()));
+            }
+            _ => {}
+        }
+        told
+    }
+
+    fn watch_line(&self, name: &ServiceName, candidate: &VersionName) -> String {
+        let Some(watch) = self.watches.get(name) else { return "watch      ok".to_owned() };
+        let seen = difference(self.data_plane.counts(name, candidate), watch.candidate);
+        let percent = |share: f64| format!("{:.2} %", share * 100.0);
+        match (share(seen), share(watch.stable)) {
+            (Some(now), Some(before)) => {
+                format!("watch      ok: {} requests, errors {} (was {})", seen.requests, percent(now), percent(before))
+            }
+            (Some(now), None) => format!("watch      ok: {} requests, errors {}", seen.requests, percent(now)),
+            (None, _) => "watch      ok: healthy, but no request came".to_owned(),
+        }
+    }
+}
+
+fn drain_line(cut: usize, took_ms: f64) -> String {
+    match cut {
+        0 => format!("drain      all finished in {}", in_words(took_ms)),
+        cut => format!("drain      {cut} cut after {}", in_words(took_ms)),
+    }
 }

@@ -42,6 +42,8 @@ pub enum StoreError {
     Reserve(#[source] std::io::Error),
     #[error("the state directory's writer has ended")]
     Ended,
+    #[error("it was written by a newer changeover (format {0}); run that one, or use another state directory")]
+    Newer(i64),
 }
 
 /// A commit that takes longer than this has an unknown outcome.
@@ -79,10 +81,14 @@ pub struct Loaded {
 }
 
 const FORMAT: i64 = 1;
+/// So many events are kept; a release makes about ten.
+const HAPPENINGS_MAX: u64 = 100_000;
+/// Older ones are removed after so many commits.
+const TRIM_EVERY: u32 = 1_000;
 
 impl Store {
     pub fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
-        let connection = open(path).map_err(StoreError::Unavailable)?;
+        let connection = open(path)?;
         let values = values(&connection, "").map_err(StoreError::Unavailable)?;
         let last_seq = connection
             .query_row("SELECT COALESCE(MAX(seq), 0) FROM happenings", [], |row| row.get::<_, i64>(0))
@@ -143,7 +149,13 @@ impl Store {
     }
 }
 
-fn open(path: &Path) -> rusqlite::Result<Connection> {
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let (connection, format) = prepare(path).map_err(StoreError::Unavailable)?;
+    if format > FORMAT { Err(StoreError::Newer(format)) } else { Ok(connection) }
+}
+
+/// The database and the format that it was written in.
+fn prepare(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let connection = Connection::open(path)?;
     // Exclusive first: then the index of the WAL is in memory, and an open on a full disk needs no new page.
     connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
@@ -158,17 +170,22 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
              COMMIT;"
         ))?;
     }
-    Ok(connection)
+    Ok((connection, format))
 }
 
 fn write_until_closed(mut connection: Connection, inbox: &mpsc::Receiver<Job>, stuck: &AtomicBool) {
+    let mut commits = 0;
     while let Ok(job) = inbox.recv() {
         match job {
             Job::Commit(batch, reply) => {
+                commits += 1;
                 let written = write(&mut connection, &batch).map_err(StoreError::Unavailable);
                 // First the answer: who gives up looks for it once more after saying that we are stuck.
                 let _ = reply.send(written);
                 stuck.store(false, Ordering::SeqCst);
+                if commits % TRIM_EVERY == 0 {
+                    let _ = trim(&connection);
+                }
             }
             Job::Happenings { since, service, limit, reply } => {
                 let _ = reply.send(read(&connection, since, service.as_deref(), limit).unwrap_or_default());
@@ -194,6 +211,10 @@ fn write(connection: &mut Connection, batch: &Batch) -> rusqlite::Result<()> {
             .execute(params![it.seq as i64, it.at_ms as i64, it.service, it.release.map(|n| n as i64), it.kind, it.text])?;
     }
     transaction.commit()
+}
+
+fn trim(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute("DELETE FROM happenings WHERE seq <= (SELECT MAX(seq) FROM happenings) - ?1", [HAPPENINGS_MAX as i64])
 }
 
 fn read(connection: &Connection, since: u64, service: Option<&str>, limit: usize) -> rusqlite::Result<Vec<Happening>> {

@@ -9,10 +9,12 @@ use crate::store::Batch;
 
 impl Caretaker {
     /// Makes `next` the state, durable or not.
-    pub(crate) async fn take_back(&mut self, next: Service, reason: String, record: TakenBack) {
+    pub(crate) async fn take_back(&mut self, next: Service, cause: &str, reason: String, record: TakenBack) {
         let name = next.name.clone();
+        // Whoever takes back has looked.
+        self.paused.remove(&name);
         let _urgent = self.store.urgent();
-        let Err(error) = self.advance(next.clone(), vec![("taken_back", reason)]).await else { return };
+        let Err(error) = self.advance(next.clone(), cause, vec![("taken_back", reason)]).await else { return };
         match self.reserve.record(record) {
             Ok(()) => eprintln!("service {name}: taken back; kept in the reserved space, because {}", error.message),
             Err(also) => eprintln!("error: service {name}: taken back, but not durably: {}; {also}", error.message),
@@ -54,7 +56,7 @@ impl Caretaker {
             return None;
         }
         let settings = Settings::rollback(&desired.strategy, desired.health.start_timeout_ms);
-        let deploy = self.new_release(to.clone(), settings, "rollback before the restart".to_owned(), None);
+        let deploy = self.new_release(to.clone(), Vec::new(), settings, "rollback before the restart".to_owned(), None);
         Some(service.roll_back(deploy, true, self.now()))
     }
 

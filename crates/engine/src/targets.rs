@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use model::{Moment, ServiceName, Target, TargetId, VersionName};
+use model::{Moment, ServiceName, Signal, Target, TargetId, VersionName};
 use release::TargetView;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,22 @@ pub(crate) struct Kept {
     pub process: Option<Process>,
     /// A process that we start; else it runs elsewhere.
     pub ours: bool,
+    /// As it was configured when the target started; its service may be gone from the file when it ends.
+    #[serde(default)]
+    pub stop: Stop,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Stop {
+    pub signal: Signal,
+    pub grace_ms: u64,
+    pub drain_ms: u64,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { signal: Signal::Term, grace_ms: 10_000, drain_ms: 30_000 }
+    }
 }
 
 #[derive(Debug)]
@@ -33,6 +49,8 @@ pub(crate) struct Entry {
     pub tries: u32,
     pub began_at: Moment,
     pub checks: Option<tokio::task::JoinHandle<()>>,
+    /// A restart: it leaves when this one is healthy.
+    pub replaced_by: Option<TargetId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +58,41 @@ pub(crate) enum Life {
     /// Asked of the keeper.
     Spawning,
     Running,
+    /// No request goes there any more; stopped when those that run have finished, at the latest at this moment.
+    Leaving { stop_at: Moment },
     /// Told to stop; killed at this moment.
     Stopping { kill_at: Moment },
 }
 
 impl Entry {
+    pub(crate) fn new(kept: Kept, life: Life, now: Moment) -> Self {
+        Self {
+            kept,
+            life,
+            healthy: false,
+            fallen: false,
+            detail: "not asked yet".to_owned(),
+            tries: 0,
+            began_at: now,
+            checks: None,
+            replaced_by: None,
+        }
+    }
+
+    /// On its way out: it counts no more.
+    pub(crate) fn leaves(&self) -> bool {
+        matches!(self.life, Life::Leaving { .. } | Life::Stopping { .. })
+    }
+
+    /// Its process has ended.
+    pub(crate) fn gone(&mut self) {
+        self.life = Life::Stopping { kill_at: Moment::MAX };
+        self.healthy = false;
+        if let Some(checks) = self.checks.take() {
+            checks.abort();
+        }
+    }
+
     pub(crate) fn view(&self) -> TargetView {
         TargetView {
             version: self.kept.version.clone(),
@@ -53,7 +101,7 @@ impl Entry {
     }
 
     pub(crate) fn serves(&self, service: &ServiceName, version: &VersionName) -> bool {
-        self.kept.service == *service && self.kept.version == *version && !matches!(self.life, Life::Stopping { .. })
+        self.kept.service == *service && self.kept.version == *version && !self.leaves()
     }
 }
 

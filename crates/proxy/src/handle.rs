@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use model::{ListenerName, ServiceName, Snapshot, VersionName};
+use model::{ListenerName, ServiceName, Snapshot, TargetId, VersionName};
 use telemetry::LogWriter;
 use tokio::sync::{mpsc, oneshot};
 
@@ -107,8 +107,27 @@ impl Proxy {
 
     /// Resolves when every data thread, woken, has acknowledged the new generation; says how long that took.
     pub async fn install(&self, snapshot: Arc<Snapshot>) -> Result<Duration, NotAcknowledged> {
-        let started = Instant::now();
         let acknowledged = self.send_table(&snapshot);
+        let answered = Self::answered(acknowledged).await;
+        self.inner.shared.registry().forget_gone();
+        answered
+    }
+
+    /// Resolves when every data thread has taken what was installed before; commands reach a lane in order.
+    pub async fn acknowledge(&self) -> Result<Duration, NotAcknowledged> {
+        let ask = |lane: &mpsc::UnboundedSender<Command>| {
+            let (acknowledge, acknowledged) = oneshot::channel();
+            let _ = lane.send(Command::Acknowledge(acknowledge));
+            acknowledged
+        };
+        let asked = self.inner.shared.commands.iter().map(ask).collect();
+        Self::answered(asked).await
+    }
+
+    async fn answered(
+        acknowledged: Vec<oneshot::Receiver<()>>,
+    ) -> Result<Duration, NotAcknowledged> {
+        let started = Instant::now();
         let lanes = acknowledged.len();
         let waits = acknowledged.into_iter().map(|inbox| async move {
             matches!(
@@ -121,7 +140,6 @@ impl Proxy {
             .into_iter()
             .filter(|answered| *answered)
             .count();
-        self.inner.shared.registry().forget_gone();
         if answered == lanes {
             Ok(started.elapsed())
         } else {
@@ -166,6 +184,14 @@ impl Proxy {
                 requests: sum.requests + live.requests(),
                 tunnels: sum.tunnels + live.tunnels(),
             })
+    }
+
+    pub fn in_flight_of(&self, target: &TargetId) -> InFlight {
+        let live = self.inner.shared.registry().known(target);
+        live.map_or_else(InFlight::default, |live| InFlight {
+            requests: live.requests(),
+            tunnels: live.tunnels(),
+        })
     }
 
     /// Cuts what still runs on the version; returns how many requests and tunnels that were.

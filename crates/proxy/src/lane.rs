@@ -28,6 +28,7 @@ use crate::ticket::Words;
 
 pub(crate) enum Command {
     Install(Arc<Table>, oneshot::Sender<()>),
+    Acknowledge(oneshot::Sender<()>),
     Listen(ListenerName, TcpListener),
     Unlisten(ListenerName),
     /// Accepted by another lane, which has counted it as ours already.
@@ -84,6 +85,7 @@ impl Lane {
                     self.install(table);
                     let _ = acknowledge.send(());
                 }
+                Command::Acknowledge(acknowledge) => drop(acknowledge.send(())),
                 Command::Listen(name, socket) => serve::listen(&self, name, socket),
                 Command::Unlisten(name) => {
                     if let Some(accepting) = self.listeners.borrow_mut().remove(&name) {

@@ -97,6 +97,10 @@ impl Registry {
             .filter(move |live| live.service == *service && live.version == *version)
     }
 
+    pub(crate) fn known(&self, target: &TargetId) -> Option<Arc<TargetLive>> {
+        self.targets.get(target).cloned()
+    }
+
     pub(crate) fn held(&self) -> Vec<(ServiceName, u32)> {
         let one = |(service, held): (&ServiceName, &Arc<AtomicU32>)| {
             (service.clone(), held.load(Ordering::Relaxed))

@@ -8,7 +8,9 @@
 //! ```
 //! **Invariant**: the candidate serves in `Switching`, `Draining`, `Watching` and after `promoted`, and nowhere else.
 
-use model::{BlueGreen, Gate, Moment, Promotion, ReleaseId, ServiceName, VersionName};
+use std::collections::BTreeSet;
+
+use model::{BlueGreen, Gate, GateKind, Moment, Promotion, ReleaseId, ServiceName, VersionName};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub struct Release {
     pub entered_at: Moment,
     /// A migration that cannot be undone has begun: its gate's name.
     pub irreversible: Option<String>,
+    /// Migrations that passed, in this release or the one that it retries: they do not run again.
+    #[serde(default)]
+    pub migrated: BTreeSet<String>,
     pub who: String,
     pub message: Option<String>,
     /// Wall clock, milliseconds since 1970; for people only.
@@ -139,6 +144,34 @@ pub enum Effect {
     Drain { version: VersionName },
     Watch,
 }
+
+/// Every pair of state and event that means something; a test holds [`step`] to it, and another kills the worker at each.
+pub const TRANSITIONS: [(&str, &str); 23] = [
+    ("starting", "targets_became_healthy"),
+    ("starting", "start_failed"),
+    ("starting", "taken_back"),
+    ("gating", "gate_passed"),
+    ("gating", "gate_failed"),
+    ("gating", "start_failed"),
+    ("gating", "taken_back"),
+    ("awaiting_promotion", "promoted"),
+    ("awaiting_promotion", "start_failed"),
+    ("awaiting_promotion", "taken_back"),
+    ("switching", "snapshot_acknowledged"),
+    ("switching", "watch_failed"),
+    ("switching", "taken_back"),
+    ("draining", "drained"),
+    ("draining", "watch_failed"),
+    ("draining", "taken_back"),
+    ("watching", "watch_passed"),
+    ("watching", "watch_failed"),
+    ("watching", "taken_back"),
+    ("returning", "snapshot_acknowledged"),
+    ("retiring", "drained"),
+    // Not of the clockwork: a release begins.
+    ("none", "deploy"),
+    ("none", "rollback"),
+];
 
 /// This event means nothing in this state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,6 +302,10 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
         (S::Switching, E::SnapshotAcknowledged) => release.after_switch(),
         (S::Draining, E::Drained { .. }) => release.after_drain(),
         (S::Watching, E::WatchPassed) => promoted("healthy through the watch"),
+        // A migration has ruled stable out: only a person who forces it goes back.
+        (S::Switching | S::Draining | S::Watching, E::WatchFailed { .. }) if release.irreversible.is_some() => {
+            return Err(Illegal { state: release.state.name(), event: event.name() });
+        }
         (S::Switching | S::Draining | S::Watching, E::WatchFailed { reason }) => give_back(Outcome::RolledBack, reason),
         (S::Returning { ending }, E::SnapshotAcknowledged) => S::Retiring { ending: ending.clone() },
         (S::Retiring { ending }, E::Drained { .. }) => S::Ended { ending: ending.clone() },
@@ -321,5 +358,12 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::SnapshotAcknowledged | E::Drained { .. } | E::WatchPassed | E::WatchFailed { .. } | E::TakenBack { .. },
         ) => return Err(Illegal { state: release.state.name(), event: event.name() }),
     };
-    Ok(Release { state, entered_at: now, ..release.clone() })
+    let mut next = Release { state, entered_at: now, ..release.clone() };
+    if let E::GatePassed { gate } = event {
+        let passed = &release.settings.gates[*gate];
+        if matches!(passed.kind, GateKind::Migrate { .. }) {
+            next.migrated.insert(passed.name.clone());
+        }
+    }
+    Ok(next)
 }

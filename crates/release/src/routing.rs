@@ -3,9 +3,9 @@
 //! **Invariant**: never an unpermitted version (an unpromoted preview); among the permitted ones, one with a healthy target
 //! before one without.
 
-use model::{Arm, Preview, ServiceRouting, Target, VersionName, VersionTargets, WEIGHT_SUM};
+use model::{Arm, Preview, ServiceName, ServiceRouting, Target, VersionName, VersionTargets, WEIGHT_SUM};
 
-use crate::clockwork::State;
+use crate::clockwork::{Release, State};
 use crate::service::Service;
 
 /// A target as it is observed.
@@ -30,20 +30,21 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
             targets: targets.iter().filter(|view| view.version == *version).map(|view| view.target.clone()).collect(),
         })
         .collect();
-    let host = |version: &VersionName| {
-        desired.preview_host.replace("{version}", version.as_str()).replace("{service}", service.name.as_str())
-            .to_ascii_lowercase()
-    };
     ServiceRouting {
         name: service.name.clone(),
         routes: desired.routes.clone(),
         mode: service.mode.clone(),
         arms: serving.map(|version| Arm { version: version.clone(), weight: WEIGHT_SUM }).into_iter().collect(),
         versions,
-        previews: previewed.into_iter().map(|version| Preview { version: version.clone(), host: host(version) }).collect(),
+        previews: previewed.into_iter().map(|version| Preview { version: version.clone(), host: preview_host(desired, &service.name, version) }).collect(),
         response_header_timeout_ms: desired.response_header_timeout_ms,
         stream_idle_timeout_ms: desired.stream_idle_timeout_ms,
     }
+}
+
+/// The host name that a version is previewed by; lower case.
+pub fn preview_host(desired: &model::Service, service: &ServiceName, version: &VersionName) -> String {
+    desired.preview_host.replace("{version}", version.as_str()).replace("{service}", service.as_str()).to_ascii_lowercase()
 }
 
 fn serving_in_need<'a>(service: &'a Service, targets: &[TargetView]) -> Option<&'a VersionName> {
@@ -53,11 +54,11 @@ fn serving_in_need<'a>(service: &'a Service, targets: &[TargetView]) -> Option<&
         return Some(first);
     }
     let release = service.running_release();
-    let other = release.filter(|release| may_fall_back(&release.state)).and_then(|release| release.stable.as_ref());
+    let other = release.filter(|release| may_fall_back(release)).and_then(|release| release.stable.as_ref());
     Some(other.filter(|version| healthy(version)).unwrap_or(first))
 }
 
-/// Until the release is confirmed, stable is permitted to take over.
-fn may_fall_back(state: &State) -> bool {
-    matches!(state, State::Switching | State::Draining | State::Watching)
+/// Until the release is confirmed, stable is permitted to take over; never one that a migration has ruled out.
+fn may_fall_back(release: &Release) -> bool {
+    release.irreversible.is_none() && matches!(release.state, State::Switching | State::Draining | State::Watching)
 }

@@ -1,6 +1,7 @@
 //! One service over its releases: who serves, what was confirmed, what was rejected, what stands by.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use model::{Mode, Moment, ReleaseId, ServiceName, VersionName};
 use serde::{Deserialize, Serialize};
@@ -19,11 +20,25 @@ pub struct Service {
     pub standby: Option<Standby>,
     /// The running release, or the last one.
     pub release: Option<Release>,
+    /// Begins when the running release has ended.
+    #[serde(default)]
+    pub queued: Option<Queued>,
     /// The number of the next release.
     pub next_number: u64,
     pub mode: Mode,
     /// Stopped by a person: no version runs until `start`.
     pub stopped: bool,
+    /// How long versions took from start to healthy, the last time; milliseconds.
+    #[serde(default)]
+    pub start_ms: BTreeMap<VersionName, u64>,
+}
+
+/// A release that waits for the running one to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// The number it will have.
+    pub number: u64,
+    pub deploy: Deploy,
 }
 
 /// The previous version, still running for rollback.
@@ -33,9 +48,13 @@ pub struct Standby {
     pub until: Moment,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deploy {
     pub id: ReleaseId,
     pub version: VersionName,
+    /// Where it runs, when it is not started by us.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
     pub settings: Settings,
     pub who: String,
     pub message: Option<String>,
@@ -55,10 +74,14 @@ pub enum Rollback {
 pub enum Refusal {
     /// A release runs already.
     Running { release: Box<Release> },
+    /// Another release waits for the running one already.
+    Queued { number: u64, who: String },
     /// Serves already.
     Serving { version: VersionName },
     /// No other confirmed version to go back to.
     NothingToReturnTo,
+    /// The last release did not fail.
+    NothingToRetry,
     /// This version was never confirmed.
     NeverConfirmed { version: VersionName },
     /// A migration of the release cannot be undone.
@@ -78,9 +101,11 @@ impl Service {
             rejected: BTreeSet::new(),
             standby: None,
             release: None,
+            queued: None,
             next_number: 1,
             mode: Mode::Serve,
             stopped: false,
+            start_ms: BTreeMap::new(),
         }
     }
 
@@ -126,27 +151,87 @@ impl Service {
         if self.active.as_ref() == Some(&deploy.version) {
             return Err(Refusal::Serving { version: deploy.version });
         }
-        let mut next = self.begin(Kind::Deploy, deploy, State::Starting, now);
+        Ok(self.begin_deploy(self.next_number, deploy, now))
+    }
+
+    fn begin_deploy(&self, number: u64, deploy: Deploy, now: Moment) -> Self {
+        let mut next = self.begin(number, Kind::Deploy, deploy, State::Starting, now);
         // A person who deploys a rejected version again has changed their mind.
         next.rejected.remove(&next.release.as_ref().expect("just begun").candidate.clone());
+        next
+    }
+
+    /// The version of the last release, when that one was not promoted.
+    pub fn to_retry(&self) -> Result<&Release, Refusal> {
+        if let Some(release) = self.running_release() {
+            return Err(Refusal::Running { release: Box::new(release.clone()) });
+        }
+        let last = self.release.as_ref().filter(|last| last.kind == Kind::Deploy && Some(&last.candidate) != self.active.as_ref());
+        last.ok_or(Refusal::NothingToRetry)
+    }
+
+    /// Begins the last release once more; migrations that passed do not run again.
+    pub fn retry(&self, deploy: Deploy, now: Moment) -> Result<Self, Refusal> {
+        let last = self.to_retry()?.clone();
+        let mut next = self.deploy(deploy, now)?;
+        if let Some(release) = next.release.as_mut() {
+            (release.migrated, release.irreversible) = (last.migrated, last.irreversible);
+        }
         Ok(next)
+    }
+
+    /// Puts a release behind the running one.
+    pub fn queue(&self, deploy: Deploy) -> Result<Self, Refusal> {
+        if let Some(queued) = &self.queued {
+            return Err(Refusal::Queued { number: queued.number, who: queued.deploy.who.clone() });
+        }
+        let queued = Some(Queued { number: self.next_number, deploy });
+        Ok(Self { queued, next_number: self.next_number + 1, ..self.clone() })
+    }
+
+    /// Takes the running release back and puts another one behind it: traffic first goes to stable, the superseded candidate
+    /// drains and stops, then the other begins.
+    pub fn supersede(&self, deploy: Deploy, now: Moment) -> Result<Self, Refusal> {
+        self.check_reversible(false)?;
+        let reason = format!("superseded by {} (release {})", deploy.version, self.next_number);
+        let queued = Self { queued: None, ..self.clone() }.queue(deploy)?;
+        let event = Event::TakenBack { outcome: Outcome::Superseded, reason };
+        // When it is on its way back already, the other one just waits.
+        Ok(queued.apply(&event, now).unwrap_or(queued))
+    }
+
+    /// What was queued, when nothing runs any more. The queued release is dropped when its version serves already.
+    pub fn begin_queued(&self, now: Moment) -> Option<Self> {
+        let queued = self.queued.as_ref().filter(|_| self.running_release().is_none())?;
+        let next = Self { queued: None, ..self.clone() };
+        if self.stopped || self.active.as_ref() == Some(&queued.deploy.version) {
+            return Some(next);
+        }
+        Some(next.begin_deploy(queued.number, queued.deploy.clone(), now))
+    }
+
+    /// Whether traffic may go back from the running, or else the last, release.
+    pub fn check_reversible(&self, forced: bool) -> Result<(), Refusal> {
+        let concerned = self.release.as_ref().filter(|release| match release.state {
+            State::Ended { .. } => Some(&release.candidate) == self.active.as_ref(),
+            _ => true,
+        });
+        match concerned.and_then(|release| release.irreversible.as_ref()) {
+            Some(gate) if !forced => Err(Refusal::Irreversible { gate: gate.clone() }),
+            _ => Ok(()),
+        }
     }
 
     /// What `rollback` would do; pure, so that `status` can say it beforehand.
     pub fn plan_rollback(&self, to: Option<&VersionName>, forced: bool) -> Result<Rollback, Refusal> {
         if let Some(release) = self.running_release() {
-            if let (Some(gate), false) = (&release.irreversible, forced) {
-                return Err(Refusal::Irreversible { gate: gate.clone() });
-            }
+            self.check_reversible(forced)?;
             return Ok(Rollback::TakeBack { to: release.stable.clone() });
         }
         if self.stopped {
             return Err(Refusal::Stopped);
         }
-        let last = self.release.as_ref().filter(|last| Some(&last.candidate) == self.active.as_ref());
-        if let (Some(gate), false) = (last.and_then(|last| last.irreversible.as_ref()), forced) {
-            return Err(Refusal::Irreversible { gate: gate.clone() });
-        }
+        self.check_reversible(forced)?;
         let to = match to {
             Some(version) if !self.confirmed.contains(version) => {
                 return Err(Refusal::NeverConfirmed { version: version.clone() });
@@ -168,13 +253,13 @@ impl Service {
 
     /// Begins the release that goes back to `deploy.version`; at once when it is `hot`, else after it became healthy.
     pub fn roll_back(&self, deploy: Deploy, hot: bool, now: Moment) -> Self {
-        self.begin(Kind::Rollback, deploy, if hot { State::Switching } else { State::Starting }, now)
+        self.begin(self.next_number, Kind::Rollback, deploy, if hot { State::Switching } else { State::Starting }, now)
     }
 
-    fn begin(&self, kind: Kind, deploy: Deploy, state: State, now: Moment) -> Self {
+    fn begin(&self, number: u64, kind: Kind, deploy: Deploy, state: State, now: Moment) -> Self {
         let release = Release {
             id: deploy.id,
-            number: self.next_number,
+            number,
             service: self.name.clone(),
             kind,
             candidate: deploy.version,
@@ -183,17 +268,26 @@ impl Service {
             state,
             entered_at: now,
             irreversible: None,
+            migrated: BTreeSet::new(),
             who: deploy.who,
             message: deploy.message,
             began_at_ms: deploy.began_at_ms,
         };
-        Self { release: Some(release), next_number: self.next_number + 1, ..self.clone() }
+        Self { release: Some(release), next_number: self.next_number.max(number + 1), ..self.clone() }
     }
 
     /// Moves the running release by an event.
     pub fn apply(&self, event: &Event, now: Moment) -> Result<Self, Illegal> {
         let release = self.running_release().ok_or(Illegal { state: "ended", event: event.name() })?;
         let mut next = Self { release: Some(step(release, event, now)?), ..self.clone() };
+        match event {
+            // Whoever takes back by hand does not want the next release to begin by itself.
+            Event::TakenBack { outcome: Outcome::Aborted, .. } => next.queued = None,
+            Event::TargetsBecameHealthy => {
+                next.start_ms.insert(release.candidate.clone(), now.saturating_sub(release.entered_at));
+            }
+            _ => {}
+        }
         next.settle(now);
         Ok(next)
     }
@@ -202,6 +296,9 @@ impl Service {
     fn settle(&mut self, now: Moment) {
         let Some(release) = self.release.clone() else { return };
         let State::Ended { ending } = &release.state else { return };
+        // Only confirmed versions are gone back to.
+        let confirmed = &self.confirmed;
+        self.rejected.retain(|version| confirmed.contains(version));
         if ending.outcome != Outcome::Promoted {
             self.rejected.insert(release.candidate.clone());
             return;
@@ -214,6 +311,7 @@ impl Service {
         if self.confirmed.len() > CONFIRMED_MAX {
             self.confirmed.remove(0);
         }
+        self.start_ms.retain(|version, _| self.confirmed.contains(version));
         self.active = Some(release.candidate);
         self.standby = match release.stable {
             Some(version) if release.settings.standby_ms > 0 => {

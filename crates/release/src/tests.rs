@@ -29,7 +29,7 @@ fn settings(gates: usize, promotion: Promotion, watch_ms: u64) -> Settings {
 
 fn deploy(name: &str, settings: Settings) -> Deploy {
     let id = ReleaseId::new(&format!("release-{name}")).expect("a valid id");
-    Deploy { id, version: version(name), settings, who: "ana".into(), message: None, began_at_ms: 0 }
+    Deploy { id, version: version(name), addresses: Vec::new(), settings, who: "ana".into(), message: None, began_at_ms: 0 }
 }
 
 /// A service on which `name` serves, confirmed.
@@ -96,6 +96,99 @@ fn an_irreversible_release_refuses_unless_forced() {
     service.release.as_mut().expect("begun").irreversible = Some("db".into());
     assert_eq!(service.plan_rollback(None, false), Err(Refusal::Irreversible { gate: "db".into() }));
     assert!(service.plan_rollback(None, true).is_ok());
+}
+
+#[test]
+fn a_watch_does_not_return_to_a_version_that_a_migration_ruled_out() {
+    let mut service = drive(&serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 9)), 1).expect("idle"), &[
+        Event::TargetsBecameHealthy,
+        Event::SnapshotAcknowledged,
+    ]);
+    service.release.as_mut().expect("begun").irreversible = Some("db".into());
+    assert!(service.apply(&Event::WatchFailed { reason: "errors".into() }, 2).is_err());
+    assert!(service.apply(&taken_back(), 2).is_ok(), "a person who forces it may");
+}
+
+#[test]
+fn a_superseded_release_gives_back_before_the_other_begins() {
+    let watching = drive(&serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 9)), 1).expect("idle"), &[
+        Event::TargetsBecameHealthy,
+        Event::SnapshotAcknowledged,
+        drained(),
+    ]);
+    let next = watching.supersede(deploy("v3", settings(0, Promotion::Auto, 0)), 2).expect("reversible");
+    assert_eq!(next.serving(), Some(&version("v1")), "traffic goes to stable first");
+    assert!(next.must_run().contains(&version("v2")), "the superseded candidate runs until it is drained");
+    assert_eq!(next.begin_queued(3), None, "not before the other has ended");
+    let ended = drive(&next, &[Event::SnapshotAcknowledged, drained()]);
+    assert!(ended.rejected.contains(&version("v2")));
+    let begun = ended.begin_queued(4).expect("queued");
+    let release = begun.running_release().expect("begun");
+    assert_eq!((release.number, &release.candidate, &begun.queued), (3, &version("v3"), &None));
+}
+
+#[test]
+fn a_rollback_drops_what_is_queued() {
+    let starting = serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 0)), 1).expect("idle");
+    let queued = starting.queue(deploy("v3", settings(0, Promotion::Auto, 0))).expect("nothing queued");
+    assert!(matches!(queued.queue(deploy("v4", settings(0, Promotion::Auto, 0))), Err(Refusal::Queued { number: 3, .. })));
+    assert_eq!(queued.apply(&taken_back(), 2).expect("legal").queued, None);
+}
+
+#[test]
+fn a_retry_does_not_migrate_again() {
+    let mut settings = settings(2, Promotion::Auto, 0);
+    settings.gates[0].kind = GateKind::Migrate { command: vec!["true".into()], irreversible: false };
+    let failed = drive(&serving("v1").deploy(deploy("v2", settings.clone()), 1).expect("idle"), &[
+        Event::TargetsBecameHealthy,
+        Event::GatePassed { gate: 0 },
+        Event::GateFailed { gate: 1, reason: "smoke".into() },
+        drained(),
+    ]);
+    let again = failed.retry(deploy("v2", settings), 2).expect("it failed").release.expect("begun");
+    assert_eq!((again.number, again.migrated.contains("gate-0")), (3, true));
+    assert_eq!(serving("v1").to_retry().err(), Some(Refusal::NothingToRetry));
+}
+
+#[test]
+fn the_list_of_transitions_is_complete() {
+    let ending = Ending { outcome: Outcome::Failed, reason: "x".into() };
+    let states = [
+        State::Starting,
+        State::Gating { gate: 0 },
+        State::AwaitingPromotion,
+        State::Switching,
+        State::Draining,
+        State::Watching,
+        State::Returning { ending: ending.clone() },
+        State::Retiring { ending: ending.clone() },
+        State::Ended { ending },
+    ];
+    let events = [
+        Event::TargetsBecameHealthy,
+        Event::StartFailed { reason: "x".into() },
+        Event::GatePassed { gate: 0 },
+        Event::GateFailed { gate: 0, reason: "x".into() },
+        Event::Promoted,
+        Event::SnapshotAcknowledged,
+        drained(),
+        Event::WatchPassed,
+        Event::WatchFailed { reason: "x".into() },
+        taken_back(),
+    ];
+    let begun = serving("v1").deploy(deploy("v2", settings(1, Promotion::Auto, 9)), 1).expect("idle").release.expect("begun");
+    let mut found = vec![("none", "deploy"), ("none", "rollback")];
+    for state in &states {
+        for event in &events {
+            let release = Release { state: state.clone(), ..begun.clone() };
+            if step(&release, event, 2).is_ok() {
+                found.push((state.name(), event.name()));
+            }
+        }
+    }
+    let mut listed = TRANSITIONS.to_vec();
+    (found.sort(), listed.sort());
+    assert_eq!(found, listed);
 }
 
 #[test]

@@ -15,17 +15,10 @@ pub(crate) fn run(place: &Place, deploy: &Deploy) -> anyhow::Result<Exit> {
     let client = Client::new(place)?;
     let body = json!({
         "version": deploy.version, "addresses": deploy.addresses, "message": deploy.message,
-        "supersede": deploy.supersede, "who": who(),
+        "supersede": deploy.supersede, "queue": deploy.queue, "who": who(),
     });
     let path = format!("/v1/services/{}/deploy", deploy.service);
-    let mut answer = client.post(&path, &body);
-    let deadline = Instant::now() + RECONNECT_MAX;
-    while deploy.supersede && Instant::now() < deadline && matches!(&answer, Err(error) if crate::exit::of(error) == Exit::Conflict) {
-        // The superseded candidate drains first.
-        std::thread::sleep(Duration::from_millis(100));
-        answer = client.post(&path, &body);
-    }
-    let answer = answer?;
+    let answer = client.post(&path, &body)?;
     let Some(number) = answer["release"].as_u64() else { return Ok(Exit::Done) };
     follow(&client, &deploy.service, number)
 }

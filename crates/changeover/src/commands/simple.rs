@@ -18,8 +18,20 @@ pub(crate) fn promote(place: &Place, service: &str) -> anyhow::Result<Exit> {
     super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default())
 }
 
-pub(crate) fn abort(place: &Place, service: &str, message: Option<String>) -> anyhow::Result<Exit> {
-    let body = json!({ "who": who(), "message": message });
+pub(crate) fn retry(place: &Place, service: &str) -> anyhow::Result<Exit> {
+    let client = Client::new(place)?;
+    let answer = client.post(&format!("/v1/services/{service}/retry"), &json!({ "who": who() }))?;
+    super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default())
+}
+
+pub(crate) fn resume(place: &Place) -> anyhow::Result<Exit> {
+    Client::new(place)?.post("/v1/resume", &json!({ "who": who() }))?;
+    anstream::println!("releases go on");
+    Ok(Exit::Done)
+}
+
+pub(crate) fn abort(place: &Place, service: &str, message: Option<String>, force: bool) -> anyhow::Result<Exit> {
+    let body = json!({ "who": who(), "message": message, "force": force });
     let answer = Client::new(place)?.post(&format!("/v1/services/{service}/abort"), &body)?;
     anstream::println!("{service}: release {} aborted, {} serves", answer["release"], answer["to"].as_str().unwrap_or("nothing"));
     Ok(Exit::Done)

@@ -192,6 +192,10 @@ impl Processes for Link {
         self.send(&ToKeeper::Unlisten { name: name.to_string() })
     }
 
+    fn listens(&self, process: &engine::Process, port: u16) -> Option<bool> {
+        keeper::port_belongs_to_session(port, process.pid)
+    }
+
     fn leave(&self, keep_versions: bool) -> Result<(), String> {
         self.send(&ToKeeper::Leave { keep_versions })
     }

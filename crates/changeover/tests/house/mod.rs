@@ -19,32 +19,33 @@ pub struct House {
     pub folder: tempfile::TempDir,
     pub address: SocketAddr,
     pub up: Option<Child>,
-    crash_at: Option<String>,
+    /// Of `up`.
+    environment: Vec<(String, String)>,
     state: Option<PathBuf>,
 }
 
 impl House {
     pub fn start(ports: &str, extra: &str) -> Self {
-        Self::start_with(ports, extra, None)
+        Self::start_with(ports, extra, &[])
     }
 
-    /// `crash_at`: where the first worker ends itself, as `kill -9` does.
-    pub fn start_with(ports: &str, extra: &str, crash_at: Option<&str>) -> Self {
-        Self::build(ports, extra, crash_at, None)
+    /// With fault points in the environment of `up`.
+    pub fn start_with(ports: &str, extra: &str, environment: &[(&str, &str)]) -> Self {
+        Self::build(ports, extra, environment, None)
     }
 
     /// With the state directory somewhere else.
     pub fn start_in(state: &std::path::Path, ports: &str, extra: &str) -> Self {
-        Self::build(ports, extra, None, Some(state.to_path_buf()))
+        Self::build(ports, extra, &[], Some(state.to_path_buf()))
     }
 
-    fn build(ports: &str, extra: &str, crash_at: Option<&str>, state: Option<PathBuf>) -> Self {
+    fn build(ports: &str, extra: &str, environment: &[(&str, &str)], state: Option<PathBuf>) -> Self {
         let port = ports::free().expect("a free port");
         let house = Self {
             folder: tempfile::tempdir().expect("a folder"),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             up: None,
-            crash_at: crash_at.map(str::to_owned),
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             state,
         };
         let orders = house.folder.path().join("orders");
@@ -73,9 +74,7 @@ impl House {
     pub fn spawn_up(&self) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("up.log")).expect("a log");
         let mut up = self.command(&["up"]);
-        if let Some(point) = &self.crash_at {
-            up.env("CHANGEOVER_CRASH_AT", point);
-        }
+        up.envs(self.environment.iter().cloned());
         up.stderr(log.try_clone().expect("a copy")).stdout(log).spawn().expect("up starts")
     }
 
@@ -156,6 +155,16 @@ impl House {
             pace: Some(Duration::from_millis(2)),
             ..LoadOptions::new(self.address, "web.test")
         })
+    }
+
+    /// The release that runs, or the last one; `Null` also while nothing answers.
+    pub fn release(&self) -> Value {
+        let status = self.run(&["status", "--json"]).stdout;
+        serde_json::from_slice::<Value>(&status).map(|it| it["services"][0]["release"].clone()).unwrap_or_default()
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| self.folder.path().join(".changeover"))
     }
 
     pub fn worker_pid(&self) -> i32 {
