@@ -6,6 +6,7 @@ mod house;
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use house::{DEADLINE, House, kill_9};
 use serde_json::Value;
@@ -177,6 +178,89 @@ fn a_worker_killed_at_every_transition_goes_on_where_it_was() {
             }
         })
     }).collect();
+    for thread in threads {
+        thread.join().expect("every crash is survived");
+    }
+}
+
+/// Commands and kills at random moments on one house, release after release.
+fn random_runs(runs: u64, first_port: u16, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut house = House::start(&format!("{first_port}-{}", first_port + 99), RANDOM);
+    house.good(&["deploy", "web", "--version", "v1"]);
+    let mut pids = std::collections::BTreeSet::new();
+    for run in 0..runs {
+        let at = format!("seed {seed}, run {run}");
+        let before = house.web();
+        let serves = before["serves"].as_str().expect("somebody serves").to_owned();
+        let number = before["release"]["number"].as_u64().expect("a number");
+        let version = format!("v{}", run + 2);
+        let command: &[&str] = if random.u8(0..3) == 0 { &["rollback", "web"] } else { &["deploy", "web", "--version", &version] };
+        let mut commanded = quietly(&house, command);
+        // Up to where a release takes that long; the worker may just have been started by the kill before.
+        for _ in 0..random.u8(1..3) {
+            let pause = Duration::from_millis(random.u64(0..400));
+            let until = std::time::Instant::now() + pause;
+            wait::until(DEADLINE, "the moment", || std::time::Instant::now() >= until);
+            match random.u8(0..6) {
+                0 => {
+                    house.kill_all();
+                    house.start_again();
+                }
+                1 => drop(quietly(&house, &["rollback", "web"]).wait()),
+                _ => house.kill_worker(),
+            }
+        }
+        wait::until(DEADLINE, &format!("{at}: it rests"), || {
+            let web = house.try_web()?;
+            if !web["paused"].is_null() {
+                house.run(&["resume"]);
+                return None;
+            }
+            let rests = commanded.try_wait().expect("a child").is_some() && !web["release"]["ending"].is_null();
+            (rests && web["healthy"] == web["wanted"]).then_some(())
+        });
+        let web = house.web();
+        let release = &web["release"];
+        let ended = release["ending"]["outcome"].as_str().expect("ended");
+        if release["number"].as_u64() > Some(number + 2) {
+            panic!("{at}: at most two commands were given: {release}");
+        }
+        // The state is the one before or the one after.
+        let (candidate, stable) = (release["candidate"].as_str(), release["stable"].as_str());
+        let expected = if ended == "promoted" { candidate } else { stable };
+        assert_eq!(web["serves"].as_str(), expected, "{at}: {ended}");
+        assert!(release["number"].as_u64() > Some(number) || web["serves"] == serves, "{at}: nothing began, nothing changed");
+        wait::until(DEADLINE, &format!("{at}: it answers"), || house.try_answers().as_deref() == expected);
+        // Nothing was started twice: what runs is what is known, no more than active and standby.
+        wait::until(DEADLINE, &format!("{at}: only what is known runs"), || {
+            let known: std::collections::BTreeSet<i64> = house.pids().into_iter().collect();
+            let running = house.running_versions();
+            pids = known.clone();
+            known == running && known.len() <= 2
+        });
+    }
+    // Each migration once, or interrupted and then not at all.
+    let text = std::fs::read_to_string(house.folder.path().join("migrated")).unwrap_or_default();
+    let mut seen = std::collections::BTreeSet::new();
+    for release in text.lines() {
+        assert!(seen.insert(release.to_owned()), "seed {seed}: the migration of release {release} ran twice");
+    }
+    check_story(&house, &format!("seed {seed}"));
+    println!("seed {seed}: {runs} runs, {} migrations", seen.len());
+}
+
+const RANDOM: &str = "    strategy: { blue_green: { watch: 100ms, gates: [{ name: db, migrate: [sh, -c, 'echo $CHANGEOVER_RELEASE >> migrated'] }] } }\n";
+
+/// 100 runs; `CHANGEOVER_LONG=1` makes 1,000, with seeds of the day.
+#[test]
+fn random_kills_leave_the_state_before_or_after() {
+    let long = std::env::var_os("CHANGEOVER_LONG").is_some();
+    let runs = if long { 250 } else { 25 };
+    let base = if long { fastrand::u64(..) >> 8 } else { 4 };
+    let threads: Vec<_> = (0..4u16)
+        .map(|thread| std::thread::spawn(move || random_runs(runs, 24_200 + thread * 100, base + u64::from(thread))))
+        .collect();
     for thread in threads {
         thread.join().expect("every crash is survived");
     }

@@ -181,6 +181,7 @@ impl Caretaker {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>, taken_back: Vec<TakenBack>) {
         self.replay(taken_back);
         self.recover(kept).await;
+        self.tell_pause().await;
         loop {
             let pause = if self.moves() { BUSY } else { REST };
             tokio::select! {

@@ -43,6 +43,15 @@ impl Caretaker {
         }
     }
 
+    /// Tells those who follow a release why it does not go on.
+    pub(crate) async fn tell_pause(&mut self) {
+        let names: Vec<ServiceName> = self.paused.keys().cloned().collect();
+        for name in names {
+            let text = "paused     the worker crashed several times in a row; look at what `up` printed, then: changeover resume";
+            self.tell(&name, "paused", text.to_owned()).await;
+        }
+    }
+
     /// The service as it is routed: while paused, the version that was good serves and no release runs.
     pub(crate) fn routed(&self, service: &Service) -> Service {
         match self.paused.get(&service.name) {

@@ -126,11 +126,21 @@ impl House {
 
     /// `kill -9` of keeper and worker; the versions run on.
     pub fn kill_all(&mut self) {
-        let worker = self.worker_pid();
+        let worker = self.try_worker_pid();
         let mut up = self.up.take().expect("up runs");
         kill_9(up.id() as i32);
-        kill_9(worker);
+        // Between two workers there is none.
+        if let Some(worker) = worker {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL);
+        }
         up.wait().expect("it ended");
+    }
+
+    /// `kill -9` of the worker, once there is one.
+    pub fn kill_worker(&self) {
+        let worker = wait::until(DEADLINE, "there is a worker", || self.try_worker_pid());
+        // It may just have died by itself.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL);
     }
 
     pub fn start_again(&mut self) {
@@ -140,6 +150,24 @@ impl House {
     pub fn web(&self) -> Value {
         let status: Value = serde_json::from_str(&self.good(&["status", "--json"])).expect("JSON");
         status["services"][0].clone()
+    }
+
+    pub fn try_web(&self) -> Option<Value> {
+        let status = self.run(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).ok().filter(|_| status.status.success())?;
+        Some(status["services"][0].clone())
+    }
+
+    /// All processes of versions of this house, whether they are known or not.
+    pub fn running_versions(&self) -> std::collections::BTreeSet<i64> {
+        let orders = self.folder.path().join("orders");
+        let is_ours = |pid: &i64| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.get(1) == Some(&b"demo-service".as_slice()) && words.contains(&orders.as_os_str().as_encoded_bytes())
+        };
+        let all = std::fs::read_dir("/proc").expect("processes").flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
     }
 
     pub fn pids(&self) -> Vec<i64> {
