@@ -130,6 +130,8 @@ pub(crate) enum Verb {
     Events(Events),
     /// A version's output
     Logs(Logs),
+    /// Counts in Prometheus' text format
+    Metrics,
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
 }

@@ -27,6 +27,14 @@ impl Client {
         self.runtime.block_on(self.ask(Method::POST, path, Some(body)))
     }
 
+    /// An answer that is no JSON.
+    pub(crate) fn text(&self, path: &str) -> anyhow::Result<String> {
+        self.runtime.block_on(async {
+            let body = self.send(Method::GET, path, None).await?.into_body();
+            Ok(String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned())
+        })
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
         let socket = self.place.socket();
         let stream = tokio::net::UnixStream::connect(&socket).await.map_err(|_| {

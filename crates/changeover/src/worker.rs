@@ -25,13 +25,16 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
     // After a crash the last applied configuration counts: the file may have changed since.
     let desired = if crashes { None } else { Some(crate::commands::check::read(place)?) };
     let access_log = desired.as_ref().map(|desired| (desired.access_log.clone(), place.state_dir.join("access.log")));
+    let black_box = keeper::inherited_memory().context("the worker is started by `changeover up` only")?;
+    let cut = proxy::left_in_flight(&black_box);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let corridor = proxy::Proxy::start(proxy::Config { threads, access_log }).context("cannot start the data plane")?;
+    let corridor = proxy::Proxy::start(proxy::Config { threads, access_log, black_box: Some(black_box) }).context("cannot start the data plane")?;
     let link = Link::meet(&place.state_dir).context("cannot talk to the keeper")?;
     let config = engine::Config {
         state_dir: place.state_dir.clone(),
         folder: place.file.parent().map(std::path::Path::to_path_buf).unwrap_or_default(),
         desired,
+        cut,
     };
     let data_plane = Corridor::new(corridor.clone());
     tokio::spawn(data_plane.clone().sample());

@@ -27,9 +27,24 @@ impl Mounted {
     }
 }
 
+/// A disk that hangs until this is dropped: before the house, whose end needs the disk.
+struct Frozen(String);
+
+impl Frozen {
+    fn new(disk: &Mounted) -> Self {
+        assert!(run("fsfreeze", &["--freeze", disk.text()]));
+        Self(disk.text().to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        assert!(run("fsfreeze", &["--unfreeze", &self.0]));
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = run("fsfreeze", &["--unfreeze", self.text()]);
         let _ = run("umount", &["--lazy", self.text()]);
     }
 }
@@ -86,7 +101,7 @@ fn on_a_hanging_disk_a_deploy_changes_nothing_and_a_rollback_is_quick() {
     let house = House::start_in(disk.path(), "24100-24199", QUICK);
     house.good(&["deploy", "web", "--version", "v1"]);
     house.good(&["deploy", "web", "--version", "v2"]);
-    assert!(run("fsfreeze", &["--freeze", disk.text()]));
+    let frozen = Frozen::new(&disk);
     let mut deploy = house.command(&["deploy", "web", "--version", "v3"]).stderr(Stdio::piped()).spawn().expect("deploy");
     let began = Instant::now();
     let rolled = house.good(&["rollback", "web"]);
@@ -94,8 +109,9 @@ fn on_a_hanging_disk_a_deploy_changes_nothing_and_a_rollback_is_quick() {
     assert_eq!(house.answers(), "v1");
     // Generous against a loaded machine; it does not wait for the disk, which hangs for ever.
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    assert_eq!(deploy.wait().expect("it ends").code(), Some(1));
-    assert!(run("fsfreeze", &["--unfreeze", disk.text()]));
+    // 3 when the rollback came first.
+    assert!(matches!(deploy.wait().expect("it ends").code(), Some(1 | 3)));
+    drop(frozen);
     wait::until(DEADLINE, "the release ends when the disk answers", || house.web()["release"]["ending"]["outcome"] == "promoted");
     assert_eq!(house.web()["serves"], "v1");
 }

@@ -49,8 +49,12 @@ impl Caretaker {
         };
         self.store.commit(batch).await.map_err(|error| error.to_string())?;
         let old = std::mem::replace(&mut self.desired, next);
-        for name in self.desired.services.keys() {
-            self.services.entry(name.clone()).or_insert_with(|| Service::new(name.clone()));
+        let new: Vec<ServiceName> = self.desired.services.keys().filter(|name| !self.services.contains_key(*name)).cloned().collect();
+        for name in new {
+            // A name that was used before goes on counting: its history stays.
+            let numbers = self.store.values(&format!("release/{name}/")).await;
+            let last = numbers.iter().filter_map(|(key, _)| key.rsplit('/').next()?.parse::<u64>().ok()).max().unwrap_or(0);
+            self.services.insert(name.clone(), Service { next_number: last + 1, ..Service::new(name) });
         }
         for (name, listener) in &old.listeners {
             if self.desired.listeners.get(name) != Some(listener) {

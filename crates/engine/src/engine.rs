@@ -24,6 +24,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// What the file says now; the last applied one counts when absent.
     pub desired: Option<Desired>,
+    /// Requests and tunnels that ran when the worker before us was killed.
+    pub cut: u64,
 }
 
 pub(crate) type Reply = oneshot::Sender<Result<serde_json::Value, Rejected>>;
@@ -181,16 +183,27 @@ impl Caretaker {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>, taken_back: Vec<TakenBack>) {
         self.replay(taken_back);
         self.recover(kept).await;
+        if fault_points::crashes() > 0 || self.config.cut > 0 {
+            let cut = self.config.cut;
+            let text = format!("the worker ended without warning and was started again; {cut} requests and tunnels were running and are cut");
+            eprintln!("{text}");
+            self.tell_of("", None, "worker_restarted", text).await;
+        }
         self.tell_pause().await;
+        let mut looked_at = tokio::time::Instant::now();
         loop {
             let pause = if self.moves() { BUSY } else { REST };
             tokio::select! {
+                // First what is due: whoever asks without a pause must not keep us from it.
                 biased;
+                () = tokio::time::sleep_until(looked_at + pause) => {
+                    self.look_at_deadlines().await;
+                    looked_at = tokio::time::Instant::now();
+                }
                 input = inbox.recv() => match input {
                     Some(input) => self.handle(input).await,
                     None => return,
                 },
-                () = tokio::time::sleep(pause) => self.look_at_deadlines().await,
             }
             if self.has_ended() {
                 return;

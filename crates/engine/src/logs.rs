@@ -80,13 +80,16 @@ fn predecessor(file: &Path, number: u32) -> PathBuf {
 }
 
 fn rotate(path: &Path) -> io::Result<()> {
-    for number in (1..PREDECESSORS).rev() {
-        let _ = std::fs::rename(predecessor(path, number), predecessor(path, number + 1));
-    }
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     let begin = first_data(&file)? / BLOCK_BYTES * BLOCK_BYTES;
     // The last block stays: a collapse must not reach the end.
     let end = file.metadata()?.len().saturating_sub(1) / BLOCK_BYTES * BLOCK_BYTES;
+    if end <= begin {
+        return Ok(());
+    }
+    for number in (1..PREDECESSORS).rev() {
+        let _ = std::fs::rename(predecessor(path, number), predecessor(path, number + 1));
+    }
     let mut copy = File::create(predecessor(path, 1))?;
     file.seek(SeekFrom::Start(begin))?;
     io::copy(&mut (&mut file).take(end - begin), &mut copy)?;
@@ -126,7 +129,7 @@ mod tests {
         let mut writer = OpenOptions::new().append(true).create(true).open(&path).expect("a file");
         let (begun, wait) = std::sync::mpsc::channel();
         let writing = std::thread::spawn(move || {
-            for number in 0..300_000u32 {
+            for number in 0..400_000u32 {
                 writeln!(writer, "line {number:08} of a service that talks much").expect("written");
                 if number == 50_000 {
                     begun.send(()).expect("heard");
@@ -134,8 +137,13 @@ mod tests {
             }
         });
         wait.recv().expect("begun");
-        for _ in 0..3 {
+        for number in 1..=3u32 {
             rotate(&path).expect("rotated");
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while number < 3 && std::fs::metadata(&path).expect("there").blocks() * 512 < 4 * BLOCK_BYTES {
+                assert!(std::time::Instant::now() < deadline, "the writer goes on");
+                std::thread::yield_now();
+            }
         }
         writing.join().expect("no panic");
         let mut all = Vec::new();
@@ -146,7 +154,7 @@ mod tests {
         }
         let text = String::from_utf8(all).expect("text");
         let numbers: Vec<u32> = text.lines().map(|line| line[5..13].parse().expect("a whole line")).collect();
-        assert_eq!(numbers, (0..300_000).collect::<Vec<u32>>());
+        assert_eq!(numbers, (0..400_000).collect::<Vec<u32>>());
     }
 
     #[test]

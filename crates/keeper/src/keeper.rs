@@ -35,6 +35,7 @@ pub struct Options {
 pub fn run(options: Options) -> Result<u8, Error> {
     let _lock = lock::take(&options.state_dir)?;
     let mut keeper = Keeper {
+        memory: crate::black_box::create().map_err(Error::Connect)?,
         boot_id: identity::boot_id().ok_or(Error::BootId)?,
         signals: signals::open()?,
         listeners: Listeners::with_inherited(),
@@ -64,6 +65,8 @@ pub fn run(options: Options) -> Result<u8, Error> {
 struct Keeper {
     options: Options,
     boot_id: String,
+    /// What a worker leaves for the next one.
+    memory: std::fs::File,
     signals: SignalFd,
     listeners: Listeners,
     children: Children,
@@ -124,7 +127,7 @@ impl Keeper {
         if self.worker.is_some() || now < self.next_start {
             return Ok(());
         }
-        match Worker::start(&self.options.worker_command, self.restarts.recent(now)) {
+        match Worker::start(&self.options.worker_command, self.restarts.recent(now), &self.memory) {
             Ok(worker) => self.worker = Some(worker),
             // Later it may be a passing lack of memory or descriptors: the sockets are worth waiting for.
             Err(error) if self.was_welcome => {

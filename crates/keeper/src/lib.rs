@@ -4,6 +4,7 @@
 //! Invariant: nothing a worker does, and no way in which it dies, closes a socket or ends a process it did not name.
 //! Not here: tokio, releases, health, configuration; the worker decides, the keeper holds.
 
+mod black_box;
 mod channel;
 mod children;
 mod error;
@@ -21,6 +22,7 @@ mod spawn;
 mod trampoline;
 mod worker;
 
+pub use black_box::inherited_memory;
 pub use channel::{Channel, ChannelError, KeeperSide, WorkerSide};
 pub use error::Error;
 pub use identity::{Identity, process_identity};

@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::black_box;
 use crate::channel::{self, ChannelError, ENVIRONMENT_NAME, KeeperSide};
 use crate::children;
 use crate::pidfd::PidFd;
@@ -33,16 +35,18 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(command: &[OsString], crashes: usize) -> io::Result<Self> {
+    pub(crate) fn start(command: &[OsString], crashes: usize, memory: &File) -> io::Result<Self> {
         let (program, arguments) = command
             .split_first()
             .ok_or_else(|| io::Error::other("no worker command"))?;
         let (ours, theirs) = channel::pair()?;
         let number = theirs.as_raw_fd();
+        let memory = memory.as_raw_fd();
         let mut command = Command::new(program);
         command
             .args(arguments)
             .env(ENVIRONMENT_NAME, number.to_string())
+            .env(black_box::ENVIRONMENT_NAME, memory.to_string())
             .env("CHANGEOVER_WORKER_CRASHES", crashes.to_string())
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
@@ -53,6 +57,7 @@ impl Worker {
         unsafe {
             command.pre_exec(move || {
                 signals::unblock_all()?;
+                keep_open(memory)?;
                 keep_open(number)
             });
         }

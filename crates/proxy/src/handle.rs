@@ -3,6 +3,7 @@
 //! **Invariant**: `install` returns `Ok` only when every lane, woken, routes by the new table.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use model::{ListenerName, ServiceName, Snapshot, TargetId, VersionName};
 use telemetry::LogWriter;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::black_box;
 use crate::counts::Counts;
 use crate::lane::{Command, Lane};
 use crate::metrics;
@@ -30,6 +32,8 @@ pub struct Config {
     pub threads: usize,
     /// The file is opened for append.
     pub access_log: Option<(model::AccessLog, PathBuf)>,
+    /// Where the number of running requests survives a crash; see [`left_in_flight`](crate::left_in_flight).
+    pub black_box: Option<File>,
 }
 
 /// So many lanes did not acknowledge a table in time. It may still be installed later.
@@ -88,14 +92,21 @@ impl Proxy {
                 shared: shared.clone(),
             }),
         };
+        let slots = match &config.black_box {
+            Some(memory) => black_box::open(memory, inboxes.len())?,
+            None => Vec::new(),
+        };
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let shared = shared.clone();
+            let (shared, slot) = (shared.clone(), slots.get(index).copied());
             std::thread::Builder::new()
                 .name(format!("lane-{index}"))
                 .spawn(move || {
+                    if let Some(slot) = slot {
+                        black_box::use_slot(slot);
+                    }
                     let local = tokio::task::LocalSet::new();
                     local.block_on(&runtime, async move {
                         Lane::new(index, shared).run(inbox).await

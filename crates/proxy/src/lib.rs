@@ -4,6 +4,7 @@
 //! Knows the snapshot and telemetry, nothing of releases. Not here: TLS, active health checks, deciding anything.
 
 mod answer;
+mod black_box;
 mod body;
 mod client;
 mod clock;
@@ -25,6 +26,7 @@ mod table;
 mod ticket;
 mod tunnel;
 
+pub use black_box::left_in_flight;
 pub use counts::Counts;
 pub use handle::{Config, InFlight, NotAcknowledged, Proxy};
 pub use telemetry::Histogram;

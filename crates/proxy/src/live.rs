@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use model::{ServiceName, TargetId, VersionName};
 
+use crate::black_box;
 use crate::clock::now_ms;
 
 /// So many failures in a row, over all threads, eject a target.
@@ -88,6 +89,7 @@ pub(crate) struct Claim {
 impl Claim {
     pub(crate) fn new(target: &Arc<TargetLive>) -> Self {
         target.requests.fetch_add(1, Ordering::SeqCst);
+        black_box::began();
         Self {
             target: target.clone(),
             tunnel: false,
@@ -115,6 +117,7 @@ impl Drop for Claim {
             &self.target.requests
         };
         let before = count.fetch_sub(1, Ordering::SeqCst);
+        black_box::ended();
         debug_assert!(before > 0, "a claim is released once");
     }
 }

@@ -354,6 +354,7 @@ fn unlisten_leaves_the_socket_to_others() {
     let other = proxy::Proxy::start(proxy::Config {
         threads: 1,
         access_log: None,
+            black_box: None,
     })
     .expect("start");
     let given = routing(&[("v1", 10_000)], &[("v1", &[target.address])]);
@@ -386,6 +387,7 @@ fn metrics_and_access_log_tell_what_happened() {
     let house = House::with(proxy::Config {
         threads: 1,
         access_log: Some((settings, file.clone())),
+        black_box: None,
     });
     assert_eq!(reason(&house.ask(GET)), "no_route");
     house.install(routing(&[("v1", 10_000)], &[("v1", &[target.address])]));

@@ -30,6 +30,11 @@ pub(crate) fn resume(place: &Place) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+pub(crate) fn metrics(place: &Place) -> anyhow::Result<Exit> {
+    anstream::print!("{}", Client::new(place)?.text("/v1/metrics")?);
+    Ok(Exit::Done)
+}
+
 pub(crate) fn abort(place: &Place, service: &str, message: Option<String>, force: bool) -> anyhow::Result<Exit> {
     let body = json!({ "who": who(), "message": message, "force": force });
     let answer = Client::new(place)?.post(&format!("/v1/services/{service}/abort"), &body)?;

@@ -72,8 +72,11 @@ impl House {
     }
 
     pub fn spawn_up(&self) -> Child {
+        self.spawn_within(self.command(&["up"]))
+    }
+
+    fn spawn_within(&self, mut up: Command) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("up.log")).expect("a log");
-        let mut up = self.command(&["up"]);
         up.envs(self.environment.iter().cloned());
         up.stderr(log.try_clone().expect("a copy")).stdout(log).spawn().expect("up starts")
     }
@@ -116,12 +119,17 @@ impl House {
     }
 
     pub fn try_answers(&self) -> Option<String> {
+        self.ask("/")?.lines().find_map(|line| line.strip_prefix("x-version: ")).map(str::to_owned)
+    }
+
+    /// The whole answer, as text.
+    fn ask(&self, path: &str) -> Option<String> {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(self.address).ok()?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: web.test\r\nconnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: web.test\r\nconnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("x-version: ")).map(str::to_owned)
+        Some(text)
     }
 
     /// `kill -9` of keeper and worker; the versions run on.
@@ -145,6 +153,31 @@ impl House {
 
     pub fn start_again(&mut self) {
         self.up = Some(self.spawn_up());
+    }
+
+    /// Starts `up` beneath another command, which gets it as its last arguments.
+    pub fn start_again_within(&mut self, mut command: Command) {
+        command.current_dir(self.folder.path()).args([BINARY, "up"]).stdin(Stdio::null());
+        self.up = Some(self.spawn_within(command));
+    }
+
+    pub fn until_up(&self) {
+        wait::until(DEADLINE, "changeover answers", || self.run(&["status"]).status.success());
+    }
+
+    pub fn signal_up(&self, signal: nix::sys::signal::Signal) {
+        let up = self.up.as_ref().expect("up runs").id();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(up as i32), signal).expect("it lives");
+    }
+
+    /// Waits until `up` has ended.
+    pub fn await_end(&mut self) {
+        let mut up = self.up.take().expect("up runs");
+        wait::until(DEADLINE, "up ends", || up.try_wait().expect("a child").is_some());
+    }
+
+    pub fn status_of(&self, path: &str) -> Option<u16> {
+        self.ask(path)?.split(' ').nth(1)?.parse().ok()
     }
 
     pub fn web(&self) -> Value {

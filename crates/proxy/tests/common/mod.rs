@@ -183,6 +183,7 @@ impl House {
         House::with(Config {
             threads,
             access_log: None,
+            black_box: None,
         })
     }
 
