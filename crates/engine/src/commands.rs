@@ -18,7 +18,7 @@ impl Caretaker {
         let answer = match command {
             Command::Deploy(wanted) => self.deploy(wanted).await,
             Command::Retry { service, who } => self.retry(&service, who).await,
-            Command::Promote { service, who } => self.promote(&service, &who).await,
+            Command::Promote { service, who } => return self.promote(&service, &who, reply).await,
             Command::Abort { service, force, who, reason } => {
                 let reason = reason.unwrap_or_else(|| format!("aborted by {who}"));
                 self.abort(&service, force, reason).await
@@ -143,19 +143,28 @@ impl Caretaker {
         Deploy { id, version, addresses, settings, who, message, began_at_ms: wall_ms() }
     }
 
-    async fn promote(&mut self, name: &ServiceName, who: &str) -> Result<Value, Rejected> {
-        let service = self.service(name)?;
-        let Some(release) = service.running_release() else {
-            return Err(Rejected::new("conflict", format!("no release of {name} is running")));
+    /// Answered when every data thread routes to the candidate.
+    async fn promote(&mut self, name: &ServiceName, who: &str, reply: Reply) {
+        let began = std::time::Instant::now();
+        let planned = self.service(name).and_then(|service| {
+            let release = service.running_release()
+                .ok_or_else(|| Rejected::new("conflict", format!("no release of {name} is running")))?;
+            let next = service.apply(&Event::Promoted, self.now()).map_err(|illegal| {
+                Rejected::new("conflict", format!("release {} of {name} does not wait for a promotion: it is {}", release.number, illegal.state))
+            })?;
+            Ok((next, release.clone()))
+        });
+        let (next, before) = match planned {
+            Ok(planned) => planned,
+            Err(rejected) => return drop(reply.send(Err(rejected))),
         };
-        let next = service.apply(&Event::Promoted, self.now()).map_err(|illegal| {
-            Rejected::new("conflict", format!("release {} of {name} does not wait for a promotion: it is {}", release.number, illegal.state))
-        })?;
-        let (number, before) = (release.number, release.state.name());
-        self.advance(next, Event::Promoted.name(), vec![("promotion", format!("promoted   by {who}"))]).await?;
+        if let Err(rejected) = self.advance(next, Event::Promoted.name(), vec![("promotion", format!("promoted   by {who}"))]).await {
+            return drop(reply.send(Err(rejected)));
+        }
+        let (from, to, release) = (before.stable, Some(before.candidate), before.number);
+        self.switching.push(Waiting { service: name.clone(), reply, release, from, to, hot: true, began });
         self.perform(name).await;
-        fault_points::crash(number, (before, Event::Promoted.name()), "performed");
-        Ok(json!({ "service": name, "release": number }))
+        fault_points::crash(release, (before.state.name(), Event::Promoted.name()), "performed");
     }
 
     /// Takes traffic back in mid-release.
@@ -189,11 +198,12 @@ impl Caretaker {
             Err(rejected) => drop(reply.send(Err(rejected))),
             Ok(Rollback::TakeBack { to }) => {
                 let from = self.running_release(name).map(|release| release.candidate.clone());
+                let release = self.running_release(name).map_or(0, |release| release.number);
                 let served = self.running_release(name).is_some_and(|release| release.state.serves_candidate());
                 let answer = self.abort(name, force, format!("rolled back by {who}")).await;
                 match answer {
                     Ok(_) if served && !self.all_acknowledged() => {
-                        self.switching.push(Waiting { service: name.clone(), reply, from, to, hot: true, began });
+                        self.switching.push(Waiting { service: name.clone(), reply, release, from, to, hot: true, began });
                     }
                     Ok(_) => {
                         let took_us = began.elapsed().as_micros() as u64;
@@ -224,7 +234,8 @@ impl Caretaker {
                 let told = format!("rollback   {} → {to} by {who}", from.as_ref().map(ToString::to_string).unwrap_or_default());
                 self.take_back(next, "rollback", told, record).await;
                 if hot {
-                    self.switching.push(Waiting { service: name.clone(), reply, from, to: Some(to), hot, began });
+                    let release = number.unwrap_or_default();
+                    self.switching.push(Waiting { service: name.clone(), reply, release, from, to: Some(to), hot, began });
                 } else {
                     let _ = reply.send(Ok(json!({ "service": name, "release": number, "from": from, "to": to, "hot": false })));
                 }

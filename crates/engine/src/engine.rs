@@ -89,9 +89,10 @@ struct Clock {
     now: Moment,
 }
 
-/// A rollback whose answer waits for the switch.
+/// A rollback or a promotion whose answer waits for the switch.
 pub(crate) struct Waiting {
     pub service: ServiceName,
+    pub release: u64,
     pub reply: Reply,
     pub from: Option<VersionName>,
     pub to: Option<VersionName>,

@@ -184,7 +184,7 @@ impl Caretaker {
         self.switching = others;
         for waiting in Vec::<crate::engine::Waiting>::from_iter::<Vec<_>>(mine) {
             let _ = waiting.reply.send(Ok(serde_json::json!({
-                "service": name, "from": waiting.from, "to": waiting.to, "hot": waiting.hot,
+                "service": name, "release": waiting.release, "from": waiting.from, "to": waiting.to, "hot": waiting.hot,
                 "took_us": waiting.began.elapsed().as_micros() as u64,
             })));
         }

@@ -1,0 +1,26 @@
+//! What the benchmarks share: the contenders side by side, a cheap target, a cheap load, and numbers.
+//!
+//! **Invariant**: all load stays on 127.0.0.0/8, bounded in count and time; only processes that were started here are ended.
+
+pub mod contender;
+pub mod hammer;
+pub mod numbers;
+pub mod process;
+pub mod target;
+
+/// Runs this process in another role when it was started for that; to be called first.
+pub fn play_role() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let played = match arguments.first().map(String::as_str) {
+        Some("role-target") => target::play(&arguments[1..]),
+        Some("role-hammer") => hammer::play(&arguments[1..]),
+        Some("role-idle") => hammer::play_idle(&arguments[1..]),
+        Some("role-service") => target::play_service(&arguments[1..]),
+        _ => return,
+    };
+    if let Err(error) = played {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+    std::process::exit(0);
+}
