@@ -105,7 +105,7 @@ impl Contender {
             Control::Socket(stream) => {
                 let (up, down) = if to_v2 { ("v2", "v1") } else { ("v1", "v2") };
                 stream.write_all(format!("set server web/{up} state ready; set server web/{down} state maint\n").as_bytes())?;
-                read_prompt(stream)?;
+                read_prompts(stream, 2)?;
             }
             Control::Admin(stream) => {
                 let share = if to_v2 { 100 } else { 0 };
@@ -224,20 +224,20 @@ fn haproxy(folder: &Path, address: SocketAddr, targets: [SocketAddr; 2], threads
 fn interactive(folder: &Path) -> Option<UnixStream> {
     let mut stream = UnixStream::connect(folder.join("admin.sock")).ok()?;
     stream.write_all(b"prompt\n").ok()?;
-    read_prompt(&mut stream).ok()?;
+    read_prompts(&mut stream, 1).ok()?;
     Some(stream)
 }
 
-fn read_prompt(stream: &mut UnixStream) -> anyhow::Result<()> {
-    let mut text = Vec::new();
+/// One prompt for each command; anything else that it says is a complaint.
+fn read_prompts(stream: &mut UnixStream, count: usize) -> anyhow::Result<()> {
+    let mut said = String::new();
     let mut buffer = [0; 4096];
-    while !text.ends_with(b"> ") {
+    while said.matches("> ").count() < count {
         let size = stream.read(&mut buffer)?;
         ensure!(size > 0, "HAProxy closed its socket");
-        text.extend_from_slice(&buffer[..size]);
+        said.push_str(&String::from_utf8_lossy(&buffer[..size]));
     }
-    let said = String::from_utf8_lossy(&text);
-    ensure!(said.trim() == ">", "HAProxy said: {said}");
+    ensure!(said.chars().all(|character| character.is_whitespace() || character == '>'), "HAProxy said: {said}");
     Ok(())
 }
 
@@ -285,12 +285,14 @@ fn admin(folder: &Path) -> Option<SocketAddr> {
 }
 
 fn post(stream: &mut (impl Read + Write), path: &str, body: &str) -> anyhow::Result<String> {
-    write!(stream, "POST {path} HTTP/1.1\r\nhost: local\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+    let head = format!("POST {path} HTTP/1.1\r\nhost: local\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    // In one write: a second small one would wait for the first one's acknowledgement.
+    stream.write_all(format!("{head}{body}").as_bytes())?;
     read_answer(stream)
 }
 
 fn ask(stream: &mut (impl Read + Write), path: &str) -> anyhow::Result<String> {
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: local\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: local\r\n\r\n").as_bytes())?;
     read_answer(stream)
 }
 

@@ -33,6 +33,12 @@ impl Process {
         Ok(Self { child, end })
     }
 
+    /// One that lives as long as its standard input is open.
+    pub fn start_with_input(mut command: Command) -> anyhow::Result<Self> {
+        let child = command.stdin(Stdio::piped()).spawn()?;
+        Ok(Self { child, end: Signal::SIGKILL })
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
