@@ -18,6 +18,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// … after so many bytes: about 200 MB/s.
 const GULP_BYTES: usize = 1 << 20;
 
+/// What is idle has been idle for a while.
+const SETTLE: Duration = Duration::from_secs(5);
+
 fn main() -> anyhow::Result<()> {
     bench::play_role();
     let connections = argument("--connections", 8_000);
@@ -66,6 +69,7 @@ fn idle(own: &std::path::Path, contender: &Contender, connections: u64) -> anyho
     let mut line = String::new();
     BufReader::new(clients.child().stdout.take().expect("piped")).read_line(&mut line)?;
     ensure!(line == "ready\n", "the clients could not connect");
+    std::thread::sleep(SETTLE);
     Ok(memory_bytes(&family).saturating_sub(before) as f64 / connections as f64)
 }
 

@@ -8,6 +8,10 @@ mod worker;
 
 use std::process::ExitCode;
 
+/// Gives back to the system what idle connections no longer need; the C library's kept most of it (bench/README.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::Parser;
 
 use args::{Args, Verb};

@@ -18,6 +18,8 @@ use crate::io::Activity;
 
 /// A client may rest between requests for so long.
 const IDLE_MAX_MS: u64 = 75_000;
+/// A connection that rested for so long gives its buffers back: an idle one is then little more than a socket.
+const PARK_AFTER_MS: u64 = 500;
 /// A head that has begun must be complete within this, or a slow client could hold connections for ever.
 const HEAD_MAX_MS: u64 = 30_000;
 
@@ -36,6 +38,10 @@ pub(crate) struct Client {
     forwarded_for: HeaderValue,
     http2: Cell<bool>,
     busy: Cell<u32>,
+    /// The last request had no body: nothing of it can still be under way.
+    bodiless: Cell<bool>,
+    /// Asked to park.
+    park: Cell<bool>,
     signal: Cell<Signal>,
     waker: RefCell<Option<Waker>>,
 }
@@ -51,6 +57,8 @@ impl Client {
             forwarded_for,
             http2: Cell::new(false),
             busy: Cell::new(0),
+            bodiless: Cell::new(false),
+            park: Cell::new(false),
             signal: Cell::new(Signal::None),
             waker: RefCell::new(None),
         })
@@ -68,8 +76,9 @@ impl Client {
         self.http2.set(true);
     }
 
-    pub(crate) fn begin(self: &Rc<Self>) -> Busy {
+    pub(crate) fn begin(self: &Rc<Self>, bodiless: bool) -> Busy {
         self.activity.head_done();
+        self.bodiless.set(bodiless);
         self.busy.set(self.busy.get() + 1);
         Busy(self.clone())
     }
@@ -77,9 +86,7 @@ impl Client {
     pub(crate) fn signal(&self, signal: Signal) {
         if self.signal.get() < signal {
             self.signal.set(signal);
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake();
         }
     }
 
@@ -102,16 +109,33 @@ impl Client {
         };
         if over {
             self.signal(Signal::Graceful);
+        } else if now_ms.saturating_sub(last_ms) >= PARK_AFTER_MS && self.may_park() && drain.is_none() {
+            self.park.set(true);
+            self.wake();
         }
     }
 
-    /// Drives hyper's connection until it ends or is killed.
-    pub(crate) async fn drive<C: Connection>(&self, connection: C) {
-        let mut connection = std::pin::pin!(connection);
+    /// Between two requests, with nothing half read and nothing half written: hyper's connection holds no state.
+    fn may_park(&self) -> bool {
+        self.busy.get() == 0
+            && self.bodiless.get()
+            && !self.is_http2()
+            && self.activity.head_ms() == 0
+            && !self.activity.is_write_stalled()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Drives hyper's connection until it ends, is killed or parks.
+    pub(crate) async fn drive<C: Connection>(&self, mut connection: Pin<&mut C>) -> End {
         let mut told = false;
         poll_fn(|cx| {
             match self.signal.get() {
-                Signal::Kill => return Poll::Ready(()),
+                Signal::Kill => return Poll::Ready(End::Over),
                 Signal::Graceful if !told => {
                     told = true;
                     connection.as_mut().graceful_shutdown();
@@ -126,9 +150,16 @@ impl Client {
                 *waker = Some(cx.waker().clone());
             }
             drop(waker);
-            connection.as_mut().poll(cx).map(drop)
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Over);
+            }
+            // Asked after the poll: it may just have read something.
+            match self.park.take() && self.may_park() && !told {
+                true => Poll::Ready(End::Parked),
+                false => Poll::Pending,
+            }
         })
-        .await;
+        .await
     }
 
     /// Before the first byte nothing has to be told to hyper: any signal ends the wait.
@@ -142,6 +173,13 @@ impl Client {
         })
         .await;
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Over,
+    /// It rests: its parts can be taken and put together again when the client speaks.
+    Parked,
 }
 
 /// hyper's two kinds of server connection.

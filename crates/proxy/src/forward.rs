@@ -51,7 +51,7 @@ pub(crate) async fn handle(
     mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let started = Instant::now();
-    let busy = Some(client.begin());
+    let busy = Some(client.begin(hyper::body::Body::is_end_stream(request.body())));
     let words = lane.logs().then(|| {
         let host = request.headers().get(header::HOST).cloned();
         Box::new(Words {

@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -24,6 +24,8 @@ pub(crate) struct Activity {
     last_ms: AtomicU64,
     /// When a head began to arrive that is not complete; 0 when none is.
     head_ms: AtomicU64,
+    /// The socket took no more when it was last written to.
+    write_stalled: AtomicBool,
 }
 
 impl Activity {
@@ -33,6 +35,7 @@ impl Activity {
             clock,
             last_ms,
             head_ms: AtomicU64::new(0),
+            write_stalled: AtomicBool::new(false),
         })
     }
 
@@ -48,6 +51,10 @@ impl Activity {
     pub(crate) fn head_done(&self) {
         self.last_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         self.head_ms.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_write_stalled(&self) -> bool {
+        self.write_stalled.load(Ordering::Relaxed)
     }
 
     pub(crate) fn last_ms(&self) -> u64 {
@@ -79,6 +86,12 @@ impl Io {
             stream,
             early,
             activity: Some(activity),
+        }
+    }
+
+    fn note_write(&self, stalled: bool) {
+        if let Some(activity) = &self.activity {
+            activity.write_stalled.store(stalled, Ordering::Relaxed);
         }
     }
 
@@ -143,7 +156,10 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.note_write(poll.is_pending());
+        poll
     }
 
     fn poll_write_vectored(
@@ -151,7 +167,10 @@ impl Write for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.note_write(poll.is_pending());
+        poll
     }
 
     fn is_write_vectored(&self) -> bool {

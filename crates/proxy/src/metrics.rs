@@ -156,6 +156,9 @@ fn proxy_wide(out: &mut String, shared: &Shared) {
         "Client connections that are open.",
     );
     let _ = writeln!(out, "changeover_connections {}", shared.connections());
+    let parked: usize = shared.parked.iter().map(|lane| lane.load(Ordering::Relaxed)).sum();
+    family(out, "changeover_connections_parked", "gauge", "Of these, those that rest without buffers.");
+    let _ = writeln!(out, "changeover_connections_parked {parked}");
     family(
         out,
         "changeover_connections_total",

@@ -64,7 +64,7 @@ fn switch_protocols(
     line.enter(Phase::Tunnel);
     let (client, present) = passage.lane.enter_tunnel(&passage.client);
     passage.lane.lines.adopt(&line, async move {
-        let _busy = client.begin();
+        let _busy = client.begin(false);
         tokio::select! {
             () = tunnel::run(from_client, from_target) => {}
             () = client.signalled() => {}

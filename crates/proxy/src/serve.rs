@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use hyper::service::service_fn;
 use model::ListenerName;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::client::Client;
+use crate::client::{Client, End};
 use crate::forward;
 use crate::io::{Io, sniff};
 use crate::lane::{Command, Lane, Present};
@@ -117,7 +118,6 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
     let Ok(Some((is_http2, early))) = first else {
         return;
     };
-    let io = Io::from_client(stream, early, activity);
     let service = {
         let (lane, client) = (lane.clone(), client.clone());
         service_fn(move |request| {
@@ -134,17 +134,45 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
         if lane.is_draining() {
             client.signal(crate::client::Signal::Graceful);
         }
-        client.drive(builder.serve_connection(io, service)).await;
-    } else {
-        let mut builder = http1::Builder::new();
-        // A client may say that it will send no more and still wait for its answer (RFC 9112 §9.6).
-        builder.half_close(true);
-        builder
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .max_headers(HEADERS_MAX);
-        client
-            .drive(builder.serve_connection(io, service).with_upgrades())
-            .await;
+        let io = Io::from_client(stream, early, activity);
+        // On the heap, as below: what waits in this function is then small.
+        let mut connection = Box::pin(builder.serve_connection(io, service));
+        client.drive(connection.as_mut()).await;
+        return;
+    }
+    let mut builder = http1::Builder::new();
+    // A client may say that it will send no more and still wait for its answer (RFC 9112 §9.6).
+    builder.half_close(true);
+    builder
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_headers(HEADERS_MAX);
+    let mut early = early;
+    loop {
+        let io = Io::from_client(stream, early, activity.clone());
+        let connection = builder.serve_connection(io, service.clone()).with_upgrades();
+        let mut connection = Box::new(connection);
+        if client.drive(Pin::new(&mut *connection)).await == End::Over {
+            return;
+        }
+        // Parked: only the socket is kept until the client speaks.
+        let Some(parts) = connection.into_parts() else {
+            return;
+        };
+        let unread;
+        (stream, unread) = parts.io.into_parts();
+        early = [parts.read_buf, unread].concat().into();
+        if early.is_empty() {
+            let parked = &lane.shared.parked[lane.index];
+            parked.fetch_add(1, Ordering::Relaxed);
+            let is_back = tokio::select! {
+                _ = stream.readable() => true,
+                () = client.signalled() => false,
+            };
+            parked.fetch_sub(1, Ordering::Relaxed);
+            if !is_back {
+                return;
+            }
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     /// Client connections per lane, including those on their way to it.
     pub(crate) loads: Vec<AtomicUsize>,
     pub(crate) accepted: Vec<AtomicU64>,
+    /// Client connections that rest without buffers, per lane.
+    pub(crate) parked: Vec<AtomicUsize>,
     /// Answers made by the proxy, per lane and reason.
     pub(crate) made: Vec<Vec<AtomicU64>>,
     pub(crate) log: Option<LogWriter>,
@@ -39,6 +41,7 @@ impl Shared {
             commands,
             loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             accepted: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            parked: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             made: (0..threads).map(zeros).collect(),
             log,
             registry: Mutex::new(Registry {

@@ -250,6 +250,11 @@ impl Client {
         self.stream.write_all(bytes.as_bytes()).expect("write");
     }
 
+    /// The peer may have closed.
+    pub fn try_send(&mut self, bytes: &str) {
+        let _ = self.stream.write_all(bytes.as_bytes());
+    }
+
     /// One whole answer, framed by content-length or chunks. Panics when the connection ends before.
     pub fn answer(&mut self) -> String {
         loop {
