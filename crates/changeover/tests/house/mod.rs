@@ -170,6 +170,18 @@ impl House {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(up as i32), signal).expect("it lives");
     }
 
+    /// Asks the API itself, without a process: status line, head and body.
+    pub fn post(&self, path: &str, body: &str) -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.state_dir().join("api.sock")).expect("the API");
+        let length = body.len();
+        let request = format!("POST {path} HTTP/1.1\r\nhost: local\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
     /// Waits until `up` has ended.
     pub fn await_end(&mut self) {
         let mut up = self.up.take().expect("up runs");
