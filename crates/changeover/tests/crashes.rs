@@ -183,6 +183,16 @@ fn a_worker_killed_at_every_transition_goes_on_where_it_was() {
     }
 }
 
+fn rests(house: &House, commanded: &mut Child) -> bool {
+    let Some(web) = house.try_web() else { return false };
+    if !web["paused"].is_null() {
+        house.run(&["resume"]);
+        return false;
+    }
+    let ended = commanded.try_wait().expect("a child").is_some() && !web["release"]["ending"].is_null();
+    ended && web["healthy"] == web["wanted"]
+}
+
 /// Commands and kills at random moments on one house, release after release.
 fn random_runs(runs: u64, first_port: u16, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -211,15 +221,14 @@ fn random_runs(runs: u64, first_port: u16, seed: u64) {
                 _ => house.kill_worker(),
             }
         }
-        wait::until(DEADLINE, &format!("{at}: it rests"), || {
-            let web = house.try_web()?;
-            if !web["paused"].is_null() {
-                house.run(&["resume"]);
-                return None;
+        let until = std::time::Instant::now() + DEADLINE;
+        while !rests(&house, &mut commanded) {
+            if std::time::Instant::now() > until {
+                let (ended, events) = (commanded.try_wait(), house.good(&["events"]));
+                let last: Vec<&str> = events.lines().rev().take(30).collect();
+                panic!("{at}: it does not rest: {command:?} {ended:?}\n{:#}\n{}", house.web(), last.join("\n"));
             }
-            let rests = commanded.try_wait().expect("a child").is_some() && !web["release"]["ending"].is_null();
-            (rests && web["healthy"] == web["wanted"]).then_some(())
-        });
+        }
         let web = house.web();
         let release = &web["release"];
         let ended = release["ending"]["outcome"].as_str().expect("ended");

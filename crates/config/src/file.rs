@@ -41,7 +41,7 @@ fn listeners(table: &mut Table<'_>, problems: &mut Problems) -> Option<BTreeMap<
         let name = ListenerName::new(&key.text).map_err(|e| problems.add(&key.at, e.to_string(), None));
         let address = address(value, &format!("listener `{}`", key.text), problems);
         let (Ok(name), Some(address)) = (name, address) else { continue };
-        if let Some((other, _)) = listeners.iter().find(|(_, l)| l.address == address && address.port() != 0) {
+        if let Some((other, _)) = listeners.iter().find(|(_, l)| l.address == address) {
             problems.add(&value.at, format!("listeners `{other}` and `{name}` have the same address"), None);
         }
         listeners.insert(name, Listener { address });
@@ -64,7 +64,10 @@ fn address(node: &Node, place: &str, problems: &mut Problems) -> Option<SocketAd
 
 fn socket_address(node: &Node, place: &str, problems: &mut Problems) -> Option<SocketAddr> {
     let text = text(node, place, problems)?;
-    if let Ok(address) = text.parse() {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        if address.port() == 0 {
+            problems.add(&node.at, format!("{place} needs a port, so that clients find it"), Some(format!("such as `{}:8080`", address.ip())));
+        }
         return Some(address);
     }
     let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());

@@ -1,9 +1,8 @@
 //! What can be asked of the engine, and everything else that reaches it.
 
-use std::net::SocketAddr;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
-use model::{Desired, ListenerName, Mode, ServiceName, TargetId, VersionName};
+use model::{Desired, Mode, ServiceName, TargetId, VersionName};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -84,8 +83,10 @@ pub enum ProcessEvent {
     SpawnFailed { id: TargetId, error: String },
     Exited { id: TargetId, status: ExitStatus },
     Adopted { id: TargetId },
-    Listening { name: ListenerName, socket: TcpListener },
-    ListenFailed { name: ListenerName, error: String },
+    /// The sockets that were open when we came.
+    Held { addresses: Vec<SocketAddr> },
+    Listening { address: SocketAddr, socket: TcpListener },
+    ListenFailed { address: SocketAddr, error: String },
     /// The keeper was told to end.
     Terminate { signal: i32 },
 }

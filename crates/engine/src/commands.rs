@@ -32,10 +32,7 @@ impl Caretaker {
             Command::Restart { service, who } => return self.restart(&service, &who, reply).await,
             Command::Remove { service, who } => self.remove(&service, &who).await,
             Command::Resume { who } => self.resume(&who).await,
-            Command::Apply { desired, .. } => match self.adopt_desired(*desired).await {
-                Ok(lines) => Ok(json!({ "changes": lines })),
-                Err(error) => Err(Rejected::new("unavailable", error)),
-            },
+            Command::Apply { desired, .. } => return self.apply_desired(*desired, reply).await,
             Command::Plan { desired } => Ok(json!({ "changes": crate::desired::plan(&self.desired, &desired) })),
             Command::Status => Ok(self.status()),
             Command::LogFile { service, version } => self.log_of(&service, version),

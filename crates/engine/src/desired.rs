@@ -56,16 +56,7 @@ impl Caretaker {
             let last = numbers.iter().filter_map(|(key, _)| key.rsplit('/').next()?.parse::<u64>().ok()).max().unwrap_or(0);
             self.services.insert(name.clone(), Service { next_number: last + 1, ..Service::new(name) });
         }
-        for (name, listener) in &old.listeners {
-            if self.desired.listeners.get(name) != Some(listener) {
-                self.data_plane.unlisten(name);
-                self.processes.unlisten(name)?;
-            }
-        }
-        // Asked again for those that stay: the keeper answers with the socket that it has.
-        for (name, listener) in &self.desired.listeners {
-            self.processes.listen(name, listener.address)?;
-        }
+        self.open_and_close(&old)?;
         let rechecked: Vec<_> = self.targets.values()
             .filter(|entry| {
                 let (was, is) = (old.services.get(&entry.kept.service), self.desired.services.get(&entry.kept.service));

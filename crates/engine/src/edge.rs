@@ -1,7 +1,7 @@
 //! What the engine needs of others; they implement it, it never imports them.
 
 use std::future::Future;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -90,8 +90,9 @@ pub trait Processes: Send + Sync + 'static {
     fn adopt(&self, id: &TargetId, process: &Process) -> Result<(), String>;
     /// Its exit was recorded.
     fn forget(&self, id: &TargetId) -> Result<(), String>;
-    fn listen(&self, name: &ListenerName, address: std::net::SocketAddr) -> Result<(), String>;
-    fn unlisten(&self, name: &ListenerName) -> Result<(), String>;
+    /// Answered by `Listening` or `ListenFailed`; asked again, with the socket that there is.
+    fn listen(&self, address: SocketAddr) -> Result<(), String>;
+    fn unlisten(&self, address: SocketAddr) -> Result<(), String>;
     /// Whether the process, or one of its session, listens on the port; absent when it cannot be told.
     fn listens(&self, process: &Process, port: u16) -> Option<bool>;
     /// The worker is done.

@@ -43,10 +43,9 @@ pub(crate) struct Caretaker {
     pub(crate) next_port: u16,
     happenings: broadcast::Sender<Happening>,
     last_seq: u64,
-    published: Arc<Snapshot>,
+    pub(crate) published: Arc<Snapshot>,
     acknowledged: u64,
-    /// Sockets that wait for the routing.
-    unheard: Vec<(model::ListenerName, std::net::TcpListener)>,
+    pub(crate) doors: crate::doors::Doors,
     pub(crate) reserve: Reserve,
     /// What is in memory may differ from what is on the disk: it is written again when the disk answers.
     pub(crate) unsaved: bool,
@@ -150,7 +149,7 @@ pub async fn start(
         last_seq: loaded.last_seq,
         published: Arc::new(Snapshot::default()),
         acknowledged: 0,
-        unheard: Vec::new(),
+        doors: crate::doors::Doors::default(),
         reserve,
         unsaved: false,
         not_before: 0,
@@ -273,6 +272,7 @@ impl Caretaker {
         self.next_second = now + 1_000;
         self.look_at_good().await;
         self.look_at_logs();
+        self.listen_again();
     }
 
     async fn handle(&mut self, input: Input) {
@@ -311,15 +311,9 @@ impl Caretaker {
             }
             ProcessEvent::Exited { id, status } => self.exited(&id, status).await,
             ProcessEvent::Adopted { .. } => {}
-            ProcessEvent::Listening { name, socket } => {
-                self.unheard.push((name, socket));
-                self.listen_when_routed();
-            }
-            ProcessEvent::ListenFailed { name, error } => {
-                let text = format!("listener {name}: {error}");
-                eprintln!("error: {text}");
-                self.tell_of("", None, "listen_failed", text).await;
-            }
+            ProcessEvent::Held { addresses } => self.held(&addresses),
+            ProcessEvent::Listening { address, socket } => self.listening(address, socket).await,
+            ProcessEvent::ListenFailed { address, error } => self.listen_failed(address, error).await,
             ProcessEvent::Terminate { signal } => {
                 let keep_versions = signal != nix::sys::signal::Signal::SIGINT as i32;
                 self.begin_ending(keep_versions, None).await;
@@ -394,18 +388,6 @@ impl Caretaker {
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.look_at_release(&name).await;
-        }
-    }
-
-    /// Accepting begins when the routing is known everywhere: a request that came earlier would find no route.
-    fn listen_when_routed(&mut self) {
-        if self.published.generation == 0 || !self.all_acknowledged() {
-            return;
-        }
-        for (name, socket) in std::mem::take(&mut self.unheard) {
-            if let Err(error) = self.data_plane.listen(&name, socket) {
-                eprintln!("error: listener {name}: {error}");
-            }
         }
     }
 

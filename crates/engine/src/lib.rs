@@ -6,6 +6,7 @@
 mod command;
 mod commands;
 mod desired;
+mod doors;
 mod edge;
 mod engine;
 mod fault_points;

@@ -53,6 +53,7 @@ impl Caretaker {
                 "last_switch_us": self.last_switch_us.get(name), "confirmed": service.confirmed, "rejected": service.rejected,
             })
         }).collect();
-        json!({ "services": services })
+        let not_open: Vec<Value> = self.doors.failed.iter().map(|(address, error)| json!({ "address": address, "error": error })).collect();
+        json!({ "services": services, "not_open": not_open })
     }
 }

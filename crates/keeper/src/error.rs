@@ -10,6 +10,8 @@ pub enum Error {
     AlreadyRunning { pid: Option<i32> },
     #[error("cannot lock `{path}`")]
     Lock { path: String, source: io::Error },
+    #[error("cannot listen on {address}: {reason}")]
+    Listen { address: std::net::SocketAddr, reason: String },
     #[error("cannot start the worker")]
     StartWorker(#[source] io::Error),
     #[error("cannot read the boot id from /proc")]

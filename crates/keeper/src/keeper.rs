@@ -4,7 +4,9 @@
 //! Not here: the things kept (`listeners`, `children`) and the worker's process (`worker`).
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -29,44 +31,16 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// The argument vector; the channel is in its environment as `CHANGEOVER_KEEPER_FD`.
     pub worker_command: Vec<OsString>,
+    /// Opened before the first worker starts. It is an error when none of several, or the only one, can be opened.
+    pub listen: Vec<SocketAddr>,
 }
 
-/// Runs until the worker leaves; returns the exit code. To be called before any thread is started.
-pub fn run(options: Options) -> Result<u8, Error> {
-    let _lock = lock::take(&options.state_dir)?;
-    let mut keeper = Keeper {
-        memory: crate::black_box::create().map_err(Error::Connect)?,
-        boot_id: identity::boot_id().ok_or(Error::BootId)?,
-        signals: signals::open()?,
-        listeners: Listeners::with_inherited(),
-        children: Children::default(),
-        worker: None,
-        next_start: Instant::now(),
-        restarts: Restarts::default(),
-        was_welcome: false,
-        ending: None,
-        options,
-    };
-    keeper.take_over_orphan()?;
-    loop {
-        keeper.start_worker_if_due()?;
-        keeper.wait()?;
-        if let Some(code) = keeper.hear_signals()? {
-            return Ok(code);
-        }
-        keeper.hear_worker()?;
-        keeper.tell_exits()?;
-        if let Some(code) = keeper.see_worker_end()? {
-            return Ok(code);
-        }
-    }
-}
-
-struct Keeper {
+pub struct Keeper {
     options: Options,
+    _lock: File,
     boot_id: String,
     /// What a worker leaves for the next one.
-    memory: std::fs::File,
+    memory: File,
     signals: SignalFd,
     listeners: Listeners,
     children: Children,
@@ -77,9 +51,55 @@ struct Keeper {
     was_welcome: bool,
     /// The signal that asked us to end.
     ending: Option<i32>,
+    unopened: Vec<(SocketAddr, String)>,
+}
+
+/// Takes the state directory, and what an earlier keeper left, or else opens the listeners. To be called before any thread is
+/// started.
+pub fn open(options: Options) -> Result<Keeper, Error> {
+    let lock = lock::take(&options.state_dir)?;
+    let mut keeper = Keeper {
+        _lock: lock,
+        memory: crate::black_box::create().map_err(Error::Connect)?,
+        boot_id: identity::boot_id().ok_or(Error::BootId)?,
+        signals: signals::open()?,
+        listeners: Listeners::with_inherited(),
+        children: Children::default(),
+        worker: None,
+        next_start: Instant::now(),
+        restarts: Restarts::default(),
+        was_welcome: false,
+        ending: None,
+        unopened: Vec::new(),
+        options,
+    };
+    keeper.take_over_orphan()?;
+    keeper.open_first_listeners()?;
+    Ok(keeper)
 }
 
 impl Keeper {
+    /// Runs until the worker leaves; returns the exit code.
+    pub fn run(mut self) -> Result<u8, Error> {
+        loop {
+            self.start_worker_if_due()?;
+            self.wait()?;
+            if let Some(code) = self.hear_signals()? {
+                return Ok(code);
+            }
+            self.hear_worker()?;
+            self.tell_exits()?;
+            if let Some(code) = self.see_worker_end()? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Those that could not be opened yet, beside others that could.
+    pub fn unopened(&self) -> &[(SocketAddr, String)] {
+        &self.unopened
+    }
+
     fn take_over_orphan(&mut self) -> Result<(), Error> {
         let Some((pid, channel)) =
             handover::find_orphan(&self.options.state_dir).map_err(Error::Connect)?
@@ -112,14 +132,33 @@ impl Keeper {
         if protocol != PROTOCOL || told_pid != pid || sockets.len() != listeners.len() {
             return Err(refused("its answer does not fit this binary"));
         }
-        for ((name, address), socket) in listeners.into_iter().zip(sockets) {
-            self.listeners.insert(name, address, address, socket);
+        for (address, socket) in listeners.into_iter().zip(sockets) {
+            let bound = crate::listeners::bound(&socket).unwrap_or(address);
+            self.listeners.insert(address, bound, socket);
         }
         for child in &children {
             self.children.adopt_or_mourn(child, &boot_id);
         }
         self.worker = Some(Worker::adopted(pid, descriptor, channel));
         self.welcome()
+    }
+
+    /// One that fails beside others that do not is asked for again by the worker.
+    fn open_first_listeners(&mut self) -> Result<(), Error> {
+        if self.worker.is_some() {
+            return Ok(());
+        }
+        for address in self.options.listen.clone() {
+            if let Err(error) = self.listeners.listen(address) {
+                self.unopened.push((address, crate::listeners::explain(&error)));
+            }
+        }
+        match self.unopened.first() {
+            Some((address, reason)) if self.listeners.addresses().is_empty() => {
+                Err(Error::Listen { address: *address, reason: reason.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn start_worker_if_due(&mut self) -> Result<(), Error> {
@@ -232,8 +271,8 @@ impl Keeper {
                 eprintln!("changeover: worker does not speak this keeper's protocol");
                 self.worker.iter().for_each(Worker::kill);
             }
-            ToKeeper::Listen { name, address } => self.listen(name, address)?,
-            ToKeeper::Unlisten { name } => self.listeners.unlisten(&name),
+            ToKeeper::Listen { address } => self.listen(address)?,
+            ToKeeper::Unlisten { address } => self.listeners.unlisten(address),
             ToKeeper::Spawn { id, spec } => {
                 let answer = match self.children.spawn(&id, &spec) {
                     Ok((pid, start_time)) => FromKeeper::Spawned {
@@ -291,7 +330,7 @@ impl Keeper {
             return Ok(());
         };
         let message = FromKeeper::Welcome {
-            listeners: self.listeners.names(),
+            listeners: self.listeners.addresses(),
             children: self.children.list(),
         };
         let sockets: Vec<BorrowedFd<'_>> = self.listeners.sockets().collect();
@@ -305,22 +344,16 @@ impl Keeper {
         }
     }
 
-    fn listen(&mut self, name: String, address: std::net::SocketAddr) -> Result<(), Error> {
+    fn listen(&mut self, address: SocketAddr) -> Result<(), Error> {
         let Some(worker) = &mut self.worker else {
             return Ok(());
         };
-        match self.listeners.listen(&name, address) {
-            Ok((address, socket)) => {
-                worker.send(FromKeeper::Listening { name, address }, &[socket])?
+        match self.listeners.listen(address) {
+            Ok((bound, socket)) => worker.send(FromKeeper::Listening { address, bound }, &[socket])?,
+            Err(error) => {
+                let error = crate::listeners::explain(&error);
+                worker.send(FromKeeper::ListenFailed { address, error }, &[])?;
             }
-            Err(error) => worker.send(
-                FromKeeper::ListenFailed {
-                    name,
-                    address,
-                    error: error.to_string(),
-                },
-                &[],
-            )?,
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub use black_box::inherited_memory;
 pub use channel::{Channel, ChannelError, KeeperSide, WorkerSide};
 pub use error::Error;
 pub use identity::{Identity, process_identity};
-pub use keeper::{Options, run};
+pub use keeper::{Keeper, Options, open};
 pub use ports::port_belongs_to_session;
 pub use protocol::{
     Child, FromKeeper, MESSAGE_BYTES_MAX, PROTOCOL, Spec, Status, Survivor, ToKeeper,

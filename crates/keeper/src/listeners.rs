@@ -1,4 +1,4 @@
-//! The listening sockets, by name.
+//! The listening sockets, by address.
 //!
 //! Invariant: one socket per address, open until `Unlisten` or the end of the keeper; what is queued on it survives a worker.
 //! Not here: accepting.
@@ -14,9 +14,9 @@ use crate::channel::DESCRIPTORS_MAX;
 const BACKLOG: libc::c_int = 4096;
 
 struct Listener {
-    name: String,
-    requested: SocketAddr,
+    /// As it was asked for: port 0 means any.
     address: SocketAddr,
+    bound: SocketAddr,
     socket: OwnedFd,
 }
 
@@ -29,63 +29,35 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     pub(crate) fn with_inherited() -> Self {
-        Self {
-            open: Vec::new(),
-            inherited: inherited_from_systemd(),
-        }
+        Self { open: Vec::new(), inherited: inherited_from_systemd() }
     }
 
-    /// Asking again for the same thing gives the same socket.
-    pub(crate) fn listen(
-        &mut self,
-        name: &str,
-        address: SocketAddr,
-    ) -> io::Result<(SocketAddr, BorrowedFd<'_>)> {
-        if let Some(index) = self.open.iter().position(|listener| listener.name == name) {
-            let known = &self.open[index];
-            if known.requested != address && known.address != address {
-                return Err(io::Error::other(format!(
-                    "`{name}` already listens on {}",
-                    known.address
-                )));
+    /// Asking again for the same address gives the same socket, with the address that it is bound to.
+    pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<(SocketAddr, BorrowedFd<'_>)> {
+        let known = self.open.iter().position(|listener| listener.address == address);
+        let index = match known {
+            Some(index) => index,
+            None if self.open.len() >= DESCRIPTORS_MAX => return Err(io::Error::other("too many listeners")),
+            None => {
+                let (bound, socket) = self.take_inherited(address).map_or_else(|| bind(address), Ok)?;
+                self.insert(address, bound, socket);
+                self.open.len() - 1
             }
-            return Ok((known.address, known.socket.as_fd()));
-        }
-        if self.open.len() >= DESCRIPTORS_MAX {
-            return Err(io::Error::other("too many listeners"));
-        }
-        let (bound, socket) = self
-            .take_inherited(address)
-            .map_or_else(|| bind(address), Ok)?;
-        self.insert(name.to_owned(), address, bound, socket);
-        let newest = self.open.last().expect("it was just inserted");
-        Ok((newest.address, newest.socket.as_fd()))
+        };
+        let listener = &self.open[index];
+        Ok((listener.bound, listener.socket.as_fd()))
     }
 
-    pub(crate) fn insert(
-        &mut self,
-        name: String,
-        requested: SocketAddr,
-        address: SocketAddr,
-        socket: OwnedFd,
-    ) {
-        self.open.push(Listener {
-            name,
-            requested,
-            address,
-            socket,
-        });
+    pub(crate) fn insert(&mut self, address: SocketAddr, bound: SocketAddr, socket: OwnedFd) {
+        self.open.push(Listener { address, bound, socket });
     }
 
-    pub(crate) fn unlisten(&mut self, name: &str) {
-        self.open.retain(|listener| listener.name != name);
+    pub(crate) fn unlisten(&mut self, address: SocketAddr) {
+        self.open.retain(|listener| listener.address != address);
     }
 
-    pub(crate) fn names(&self) -> Vec<(String, SocketAddr)> {
-        self.open
-            .iter()
-            .map(|listener| (listener.name.clone(), listener.address))
-            .collect()
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.open.iter().map(|listener| listener.address).collect()
     }
 
     pub(crate) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
@@ -93,10 +65,7 @@ impl Listeners {
     }
 
     fn take_inherited(&mut self, address: SocketAddr) -> Option<(SocketAddr, OwnedFd)> {
-        let index = self
-            .inherited
-            .iter()
-            .position(|(bound, _)| *bound == address)?;
+        let index = self.inherited.iter().position(|(bound, _)| *bound == address)?;
         Some(self.inherited.remove(index))
     }
 }
@@ -110,6 +79,21 @@ fn bind(address: SocketAddr) -> io::Result<(SocketAddr, OwnedFd)> {
     }
     socket.set_nonblocking(true)?;
     Ok((socket.local_addr()?, socket.into()))
+}
+
+/// What a socket that was handed over listens on.
+pub(crate) fn bound(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    TcpListener::from(socket.try_clone()?).local_addr()
+}
+
+/// For people: what is in the way, and how to find it.
+pub(crate) fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+        io::ErrorKind::PermissionDenied => "not allowed: a port below 1024 needs root or the capability CAP_NET_BIND_SERVICE".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// sd_listen_fds(3): descriptors from 3 on, meant for us only if `LISTEN_PID` is ours.

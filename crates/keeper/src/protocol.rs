@@ -24,15 +24,14 @@ pub enum ToKeeper {
         protocol: u32,
         pid: i32,
         boot_id: String,
-        listeners: Vec<(String, SocketAddr)>,
+        listeners: Vec<SocketAddr>,
         children: Vec<Survivor>,
     },
     Listen {
-        name: String,
         address: SocketAddr,
     },
     Unlisten {
-        name: String,
+        address: SocketAddr,
     },
     Spawn {
         id: String,
@@ -70,16 +69,15 @@ pub enum ToKeeper {
 pub enum FromKeeper {
     /// The sockets are attached in the order of `listeners`. Children that exited and were not forgotten are told again.
     Welcome {
-        listeners: Vec<(String, SocketAddr)>,
+        listeners: Vec<SocketAddr>,
         children: Vec<Child>,
     },
-    /// With the socket. `address` is the one actually bound.
+    /// With the socket. `bound` differs from what was asked for where that was port 0.
     Listening {
-        name: String,
         address: SocketAddr,
+        bound: SocketAddr,
     },
     ListenFailed {
-        name: String,
         address: SocketAddr,
         error: String,
     },

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::{ExitStatus, Handle, ProcessEvent, Processes, Spawn};
 use keeper::{FromKeeper, PROTOCOL, Spec, Status, Survivor, ToKeeper, WorkerSide};
-use model::{ListenerName, TargetId};
+use model::TargetId;
 
 #[derive(Clone)]
 pub(crate) struct Link(Arc<Inner>);
@@ -23,7 +23,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Held {
-    listeners: HashMap<String, (SocketAddr, TcpListener)>,
+    listeners: HashMap<SocketAddr, TcpListener>,
     children: HashMap<String, Survivor>,
     boot_id: String,
 }
@@ -84,10 +84,10 @@ impl Link {
                     protocol: PROTOCOL,
                     pid: std::process::id() as i32,
                     boot_id: held.boot_id.clone(),
-                    listeners: listeners.iter().map(|(name, (address, _))| ((*name).clone(), *address)).collect(),
+                    listeners: listeners.iter().map(|(address, _)| **address).collect(),
                     children: held.children.values().cloned().collect(),
                 };
-                let sockets: Vec<_> = listeners.iter().map(|(_, (_, socket))| socket.as_fd()).collect();
+                let sockets: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
                 let _ = channel.send(&message, &sockets);
                 drop(held);
                 *self.0.channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(channel);
@@ -101,19 +101,16 @@ impl Link {
 
     fn received(&self, engine: &Handle, message: FromKeeper, sockets: Vec<std::os::fd::OwnedFd>) {
         let event = match message {
-            // The engine asks for each listener by name; the keeper gives the socket that it has.
-            FromKeeper::Welcome { .. } => return,
-            FromKeeper::Listening { name, address } => {
+            // The engine asks for each listener; the keeper gives the socket that it has.
+            FromKeeper::Welcome { listeners, .. } => Some(ProcessEvent::Held { addresses: listeners }),
+            FromKeeper::Listening { address, .. } => {
                 let Some(socket) = sockets.into_iter().next().map(TcpListener::from) else { return };
                 if let Ok(copy) = socket.try_clone() {
-                    self.held().listeners.insert(name.clone(), (address, copy));
+                    self.held().listeners.insert(address, copy);
                 }
-                ListenerName::new(&name).ok().map(|name| ProcessEvent::Listening { name, socket })
+                Some(ProcessEvent::Listening { address, socket })
             }
-            FromKeeper::ListenFailed { name, address, error } => {
-                let error = format!("{address}: {error}");
-                ListenerName::new(&name).ok().map(|name| ProcessEvent::ListenFailed { name, error })
-            }
+            FromKeeper::ListenFailed { address, error } => Some(ProcessEvent::ListenFailed { address, error }),
             FromKeeper::Spawned { id, pid, start_time, boot_id } => {
                 self.held().children.insert(id.clone(), Survivor { id: id.clone(), pid, start_time });
                 let process = engine::Process { pid, start_time, boot_id };
@@ -183,13 +180,13 @@ impl Processes for Link {
         self.send(&ToKeeper::Forget { id: id.to_string() })
     }
 
-    fn listen(&self, name: &ListenerName, address: SocketAddr) -> Result<(), String> {
-        self.send(&ToKeeper::Listen { name: name.to_string(), address })
+    fn listen(&self, address: SocketAddr) -> Result<(), String> {
+        self.send(&ToKeeper::Listen { address })
     }
 
-    fn unlisten(&self, name: &ListenerName) -> Result<(), String> {
-        self.held().listeners.remove(name.as_str());
-        self.send(&ToKeeper::Unlisten { name: name.to_string() })
+    fn unlisten(&self, address: SocketAddr) -> Result<(), String> {
+        self.held().listeners.remove(&address);
+        self.send(&ToKeeper::Unlisten { address })
     }
 
     fn listens(&self, process: &engine::Process, port: u16) -> Option<bool> {

@@ -134,11 +134,10 @@ impl House {
 
     pub(crate) fn listen(&self) -> SocketAddr {
         self.tell(&ToKeeper::Listen {
-            name: "web".into(),
             address: "127.0.0.1:0".parse().expect("an address"),
         });
         match self.wait_for(|message| matches!(message, FromKeeper::Listening { .. })) {
-            FromKeeper::Listening { address, .. } => address,
+            FromKeeper::Listening { bound, .. } => bound,
             _ => unreachable!("it was asked for"),
         }
     }

@@ -34,10 +34,8 @@ fn run_keeper(state_dir: PathBuf) -> ExitCode {
         "worker".into(),
         state_dir.clone().into(),
     ];
-    match keeper::run(keeper::Options {
-        state_dir,
-        worker_command,
-    }) {
+    let options = keeper::Options { state_dir, worker_command, listen: Vec::new() };
+    match keeper::open(options).and_then(keeper::Keeper::run) {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("{error:?}");

@@ -34,13 +34,13 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
         .expect("it is there")
         .send(&hello, &[])
         .expect("hello");
-    let mut listeners: BTreeMap<String, (SocketAddr, TcpListener)> = BTreeMap::new();
+    let mut listeners: BTreeMap<SocketAddr, TcpListener> = BTreeMap::new();
     let mut survivors: Vec<Survivor> = Vec::new();
     loop {
         let mut list: Vec<_> = [control.as_fd(), door.as_fd()]
             .into_iter()
             .chain(channel.iter().map(AsFd::as_fd))
-            .chain(listeners.values().map(|(_, socket)| socket.as_fd()))
+            .chain(listeners.values().map(AsFd::as_fd))
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
             .collect();
         poll(&mut list, PollTimeout::NONE).expect("poll");
@@ -50,30 +50,23 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
             .collect();
         drop(list);
 
-        for (_, socket) in listeners.values() {
+        for socket in listeners.values() {
             if let Ok((mut stream, _)) = socket.accept() {
                 let _ = write!(stream, "{own_pid}");
             }
         }
         if ready[1] {
             let next = door.accept().expect("the next keeper");
-            let names = listeners
-                .iter()
-                .map(|(name, (address, _))| (name.clone(), *address))
-                .collect();
             let boot_id = keeper::process_identity(own_pid).expect("we live").boot_id;
             let children = survivors.clone();
             let orphan = ToKeeper::Orphan {
                 protocol: PROTOCOL,
                 pid: own_pid,
                 boot_id,
-                listeners: names,
+                listeners: listeners.keys().copied().collect(),
                 children,
             };
-            let sockets: Vec<_> = listeners
-                .values()
-                .map(|(_, socket)| socket.as_fd())
-                .collect();
+            let sockets: Vec<_> = listeners.values().map(AsFd::as_fd).collect();
             next.send(&orphan, &sockets).expect("handed over");
             channel = Some(next);
             continue;
@@ -100,9 +93,9 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
             _ => continue,
         };
         let (message, sockets) = heard;
-        let names = match &message {
+        let addresses = match &message {
             FromKeeper::Welcome { listeners, .. } => listeners.clone(),
-            FromKeeper::Listening { name, address } => vec![(name.clone(), *address)],
+            FromKeeper::Listening { address, .. } => vec![*address],
             FromKeeper::Spawned {
                 id,
                 pid,
@@ -118,8 +111,8 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
             }
             _ => Vec::new(),
         };
-        for ((name, address), socket) in names.into_iter().zip(sockets) {
-            listeners.insert(name, (address, socket.into()));
+        for (address, socket) in addresses.into_iter().zip(sockets) {
+            listeners.insert(address, socket.into());
         }
         let line = serde_json::to_string(&(own_pid, &message)).expect("a line");
         log.write_all(format!("{line}\n").as_bytes())
