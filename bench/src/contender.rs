@@ -69,7 +69,10 @@ impl Contender {
         if name == "changeover" {
             contender.deploy("v1", targets[0])?;
         }
-        let answers = || TcpStream::connect(address).is_ok_and(|mut stream| ask(&mut stream, "/healthz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")));
+        let answers = || {
+            TcpStream::connect(address)
+                .is_ok_and(|mut stream| ask(&mut stream, "/healthz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
+        };
         wait::until(START_MAX, &format!("{name} answers"), answers);
         Ok(contender)
     }
@@ -192,7 +195,8 @@ fn nginx(folder: &Path, address: SocketAddr, target: SocketAddr, threads: usize)
 }
 
 fn nginx_conf(folder: &Path, address: SocketAddr, target: SocketAddr, threads: usize) -> String {
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {}/{kind};", folder.display())).join(" ");
+    let temporary =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {}/{kind};", folder.display())).join(" ");
     format!(
         "user root; worker_processes {threads}; worker_rlimit_nofile 40000; pid {0}/nginx.pid; error_log {0}/error.log;\n\
          events {{ worker_connections 20000; }}\n\
@@ -212,7 +216,9 @@ fn haproxy(folder: &Path, address: SocketAddr, targets: [SocketAddr; 2], threads
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  timeout http-keep-alive 1h\n  timeout server 1m\n  option forwardfor\n  http-reuse always\n\
          frontend main\n  bind {address}\n  http-request set-header X-Forwarded-Proto http\n  default_backend web\n\
          backend web\n  server v1 {}\n  server v2 {} disabled\n",
-        folder.display(), targets[0], targets[1]
+        folder.display(),
+        targets[0],
+        targets[1]
     );
     fs::write(folder.join("haproxy.cfg"), text)?;
     let mut command = Command::new("/usr/sbin/haproxy");
@@ -272,11 +278,17 @@ fn envoy(folder: &Path, address: SocketAddr, targets: [SocketAddr; 2], threads: 
          stat_prefix: main\n          use_remote_address: true\n          route_config:\n            virtual_hosts:\n            - name: all\n              domains: ['*']\n              routes:\n              \
          - {{ match: {{ prefix: /, runtime_fraction: {{ default_value: {{ numerator: 0, denominator: HUNDRED }}, runtime_key: routing.v2 }} }}, route: {{ cluster: v2 }} }}\n              \
          - {{ match: {{ prefix: / }}, route: {{ cluster: v1 }} }}\n          http_filters:\n          - name: envoy.filters.http.router\n            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}\n  clusters:\n{}{}",
-        address.port(), cluster("v1", targets[0]), cluster("v2", targets[1])
+        address.port(),
+        cluster("v1", targets[0]),
+        cluster("v2", targets[1])
     );
     fs::write(folder.join("envoy.yaml"), text)?;
     let mut command = Command::new(envoy_binary()?);
-    command.arg("-c").arg(folder.join("envoy.yaml")).args(["--concurrency", &threads.to_string(), "--disable-hot-restart", "-l", "error", "--admin-address-path"]).arg(folder.join("admin"));
+    command
+        .arg("-c")
+        .arg(folder.join("envoy.yaml"))
+        .args(["--concurrency", &threads.to_string(), "--disable-hot-restart", "-l", "error", "--admin-address-path"])
+        .arg(folder.join("admin"));
     Ok(command)
 }
 

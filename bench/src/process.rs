@@ -79,9 +79,7 @@ fn tasks(pid: i32) -> Vec<i32> {
 /// Nanoseconds on a processor so far, user and system, all threads (the first field of /proc/PID/task/TID/schedstat).
 pub fn cpu_ns(pids: &[i32]) -> u64 {
     let of_task = |path: String| fs::read_to_string(path).ok()?.split_whitespace().next()?.parse::<u64>().ok();
-    pids.iter()
-        .flat_map(|pid| tasks(*pid).into_iter().filter_map(move |task| of_task(format!("/proc/{pid}/task/{task}/schedstat"))))
-        .sum()
+    pids.iter().flat_map(|pid| tasks(*pid).into_iter().filter_map(move |task| of_task(format!("/proc/{pid}/task/{task}/schedstat")))).sum()
 }
 
 /// Bytes that only these processes have, and their share of what they have together (`Pss` of smaps_rollup).

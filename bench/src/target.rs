@@ -23,7 +23,8 @@ pub(crate) fn play(arguments: &[String]) -> anyhow::Result<()> {
 }
 
 async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY_BYTES}\r\nserver: target\r\n\r\n").into_bytes();
+    let mut answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY_BYTES}\r\nserver: target\r\n\r\n").into_bytes();
     answer.resize(answer.len() + BODY_BYTES, b'x');
     let mut read = vec![0; 16 * 1024];
     let mut filled = 0;

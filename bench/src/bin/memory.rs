@@ -51,7 +51,10 @@ fn main() -> anyhow::Result<()> {
     table(&rows);
     let (download, upload) = streams()?;
     println!("1 GiB download to a slow reader: +{:.1} MiB   1 GiB upload to a slow reader: +{:.1} MiB", mib(download), mib(upload));
-    println!("{}", serde_json::json!({ "benchmark": "memory", "contenders": json, "download_growth_bytes": download, "upload_growth_bytes": upload }));
+    println!(
+        "{}",
+        serde_json::json!({ "benchmark": "memory", "contenders": json, "download_growth_bytes": download, "upload_growth_bytes": upload })
+    );
     Ok(())
 }
 

@@ -36,11 +36,16 @@ fn main() -> anyhow::Result<()> {
     let switches = argument("--switches", 100) as usize;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (targets, _services) = services()?;
-    let mut rows = vec![["", "switches", "lost", "of requests", "closed", "command p50", "p99", "propagation p50", "p99", "back p99"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["", "switches", "lost", "of requests", "closed", "command p50", "p99", "propagation p50", "p99", "back p99"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     let mut json = serde_json::Map::new();
     for (name, by_command) in NAMES.map(|name| (name, false)).into_iter().chain([("changeover", true)]) {
         let label = if by_command { "changeover, command line" } else { name };
-        let seen = Contender::start(name, targets, Size { threads, core: None }).and_then(|contender| drive(contender, switches, by_command));
+        let seen =
+            Contender::start(name, targets, Size { threads, core: None }).and_then(|contender| drive(contender, switches, by_command));
         match seen {
             Ok(seen) => report(label, &seen, &mut rows, &mut json),
             Err(error) => println!("{label}: not measured: {error:#}"),
@@ -80,7 +85,11 @@ fn drive(mut contender: Contender, switches: usize, by_command: bool) -> anyhow:
         contender.prepare()?;
         let (old, new) = if contender.serves_v2 { ("v2", "v1") } else { ("v1", "v2") };
         let given = Instant::now();
-        if by_command { contender.switch_by_command()? } else { contender.switch()? }
+        if by_command {
+            contender.switch_by_command()?
+        } else {
+            contender.switch()?
+        }
         seen.command_ms.push(ms(given.elapsed()));
         wait::until(DEADLINE, "the new version answers", || load.last_started_on(new).is_some_and(|started| started >= given));
         // Long enough for every request that the old version got to come back.
@@ -110,12 +119,21 @@ fn report(label: &str, seen: &Seen, rows: &mut Vec<Vec<String>>, json: &mut serd
         of(&seen.propagation_ms, 0.99),
         of(&seen.rollback_ms, 0.99),
     ];
-    let mut row = vec![label.to_owned(), seen.command_ms.len().to_string(), seen.lost.to_string(), seen.requests.to_string(), seen.closed.to_string()];
+    let mut row = vec![
+        label.to_owned(),
+        seen.command_ms.len().to_string(),
+        seen.lost.to_string(),
+        seen.requests.to_string(),
+        seen.closed.to_string(),
+    ];
     row.extend(numbers.map(|number| format!("{number:.2}")));
     rows.push(row);
-    json.insert(label.to_owned(), serde_json::json!({
-        "switches": seen.command_ms.len(), "lost": seen.lost, "requests": seen.requests, "closed": seen.closed,
-        "command_p50_ms": numbers[0], "command_p99_ms": numbers[1], "propagation_p50_ms": numbers[2],
-        "propagation_p99_ms": numbers[3], "rollback_p99_ms": numbers[4],
-    }));
+    json.insert(
+        label.to_owned(),
+        serde_json::json!({
+            "switches": seen.command_ms.len(), "lost": seen.lost, "requests": seen.requests, "closed": seen.closed,
+            "command_p50_ms": numbers[0], "command_p99_ms": numbers[1], "propagation_p50_ms": numbers[2],
+            "propagation_p99_ms": numbers[3], "rollback_p99_ms": numbers[4],
+        }),
+    );
 }

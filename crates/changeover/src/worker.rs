@@ -28,7 +28,8 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
     let black_box = keeper::inherited_memory().context("the worker is started by `changeover up` only")?;
     let cut = proxy::left_in_flight(&black_box);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let corridor = proxy::Proxy::start(proxy::Config { threads, access_log, black_box: Some(black_box) }).context("cannot start the data plane")?;
+    let corridor =
+        proxy::Proxy::start(proxy::Config { threads, access_log, black_box: Some(black_box) }).context("cannot start the data plane")?;
     let link = Link::meet(&place.state_dir).context("cannot talk to the keeper")?;
     let config = engine::Config {
         state_dir: place.state_dir.clone(),
@@ -38,7 +39,8 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
     };
     let data_plane = Corridor::new(corridor.clone());
     tokio::spawn(data_plane.clone().sample());
-    let (engine, task) = engine::start(config, Arc::new(data_plane), Arc::new(link.clone())).await
+    let (engine, task) = engine::start(config, Arc::new(data_plane), Arc::new(link.clone()))
+        .await
         .with_context(|| format!("cannot open the state in {}", place.state_dir.display()))?;
     link.listen(engine.clone());
     let metrics = corridor.clone();

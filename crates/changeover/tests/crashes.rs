@@ -151,7 +151,8 @@ fn check_story(house: &House, at: &str) {
             *told.entry((release, kind.to_owned())).or_default() += 1;
         }
     }
-    let steps = ["began", "healthy", "switched", "drained", "watching", "watch_passed", "returned", "promoted", "failed", "aborted", "rolled_back"];
+    let steps =
+        ["began", "healthy", "switched", "drained", "watching", "watch_passed", "returned", "promoted", "failed", "aborted", "rolled_back"];
     for ((release, kind), count) in told {
         assert!(count == 1 || !steps.contains(&kind.as_str()), "{at}: release {release}: {kind} {count} times");
     }
@@ -167,17 +168,19 @@ fn a_worker_killed_at_every_transition_goes_on_where_it_was() {
     }
     // Four at a time: two cores.
     let cases = Arc::new(Mutex::new(cases.into_iter().enumerate()));
-    let threads: Vec<_> = (0..4).map(|_| {
-        let cases = cases.clone();
-        std::thread::spawn(move || {
-            loop {
-                let next = cases.lock().expect("not poisoned").next();
-                let Some((number, (state, event, point))) = next else { return };
-                let first = 23_000 + number * 10;
-                crash(state, event, point, &format!("{first}-{}", first + 9));
-            }
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let cases = cases.clone();
+            std::thread::spawn(move || {
+                loop {
+                    let next = cases.lock().expect("not poisoned").next();
+                    let Some((number, (state, event, point))) = next else { return };
+                    let first = 23_000 + number * 10;
+                    crash(state, event, point, &format!("{first}-{}", first + 9));
+                }
+            })
         })
-    }).collect();
+        .collect();
     for thread in threads {
         thread.join().expect("every crash is survived");
     }
@@ -259,7 +262,8 @@ fn random_runs(runs: u64, first_port: u16, seed: u64) {
     println!("seed {seed}: {runs} runs, {} migrations", seen.len());
 }
 
-const RANDOM: &str = "    strategy: { blue_green: { watch: 100ms, gates: [{ name: db, migrate: [sh, -c, 'echo $CHANGEOVER_RELEASE >> migrated'] }] } }\n";
+const RANDOM: &str =
+    "    strategy: { blue_green: { watch: 100ms, gates: [{ name: db, migrate: [sh, -c, 'echo $CHANGEOVER_RELEASE >> migrated'] }] } }\n";
 
 /// 100 runs; `CHANGEOVER_LONG=1` makes 1,000, with seeds of the day.
 #[test]
@@ -267,9 +271,8 @@ fn random_kills_leave_the_state_before_or_after() {
     let long = std::env::var_os("CHANGEOVER_LONG").is_some();
     let runs = if long { 250 } else { 25 };
     let base = if long { fastrand::u64(..) >> 8 } else { 4 };
-    let threads: Vec<_> = (0..4u16)
-        .map(|thread| std::thread::spawn(move || random_runs(runs, 24_200 + thread * 100, base + u64::from(thread))))
-        .collect();
+    let threads: Vec<_> =
+        (0..4u16).map(|thread| std::thread::spawn(move || random_runs(runs, 24_200 + thread * 100, base + u64::from(thread)))).collect();
     for thread in threads {
         thread.join().expect("every crash is survived");
     }

@@ -48,12 +48,18 @@ fn a_superseded_release_gives_its_traffic_back_and_drains_before_the_next_begins
     let house = House::start("25000-25099", "    strategy: { blue_green: { watch: 60s, drain: 20s } }\n");
     house.good(&["deploy", "web", "--version", "v1"]);
     let load = house.load();
-    let mut second = house.command(&["deploy", "web", "--version", "v2"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("deploy");
+    let mut second =
+        house.command(&["deploy", "web", "--version", "v2"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("deploy");
     wait::until(DEADLINE, "v2 is watched", || house.release()["state"] == "watching");
     let error = house.bad(&["deploy", "web", "--version", "v3"], 3);
     assert!(error.contains("already running (release 2, ") && error.contains(" ago") && error.contains("--supersede"), "{error}");
     let running = download(&house);
-    let mut third = house.command(&["deploy", "web", "--version", "v3", "--supersede"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("deploy");
+    let mut third = house
+        .command(&["deploy", "web", "--version", "v3", "--supersede"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("deploy");
     wait::until(DEADLINE, "v1 serves meanwhile", || house.answers() == "v1");
     assert_eq!(second.wait().expect("it ends").code(), Some(2), "superseded is not promoted");
     whole(&running);
@@ -133,7 +139,10 @@ fn apply_adds_and_removes_services_and_listeners_under_load() {
     let alone = std::fs::read_to_string(&file).expect("the file");
     let port = ports::free().expect("a free port");
     let service = alone[alone.find("  web:").expect("web")..].replace("  web:", "  api:");
-    let with_api = alone.replace("ports:", &format!("  side: '127.0.0.1:{port}'\nports:")).replace("listeners: {", "listeners:\n ").replace(" }\n  side", "\n  side");
+    let with_api = alone
+        .replace("ports:", &format!("  side: '127.0.0.1:{port}'\nports:"))
+        .replace("listeners: {", "listeners:\n ")
+        .replace(" }\n  side", "\n  side");
     let with_api = format!("{with_api}{}", service.replace("    run:", "    routes: [{ listener: side }]\n    run:"));
     let with_api = with_api.replace("  web:\n", "  web:\n    routes: [{ listener: main }]\n");
     let side: SocketAddr = ([127, 0, 0, 1], port).into();

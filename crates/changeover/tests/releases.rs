@@ -68,9 +68,7 @@ fn everything_killed_and_started_again_adopts_what_runs() {
     let pids = house.pids();
     house.kill_all();
     house.start_again();
-    wait::until(DEADLINE, "serving again", || {
-        (house.run(&["status"]).status.success() && house.web()["healthy"] == 1).then_some(())
-    });
+    wait::until(DEADLINE, "serving again", || (house.run(&["status"]).status.success() && house.web()["healthy"] == 1).then_some(()));
     assert_eq!(house.pids(), pids, "adopted, not started twice");
 }
 

@@ -66,7 +66,11 @@ fn socket_address(node: &Node, place: &str, problems: &mut Problems) -> Option<S
     let text = text(node, place, problems)?;
     if let Ok(address) = text.parse::<SocketAddr>() {
         if address.port() == 0 {
-            problems.add(&node.at, format!("{place} needs a port, so that clients find it"), Some(format!("such as `{}:8080`", address.ip())));
+            problems.add(
+                &node.at,
+                format!("{place} needs a port, so that clients find it"),
+                Some(format!("such as `{}:8080`", address.ip())),
+            );
         }
         return Some(address);
     }
@@ -80,15 +84,11 @@ fn socket_address(node: &Node, place: &str, problems: &mut Problems) -> Option<S
     None
 }
 
-fn ports(
-    node: &Node,
-    listeners: Option<&BTreeMap<ListenerName, Listener>>,
-    problems: &mut Problems,
-) -> Option<PortRange> {
+fn ports(node: &Node, listeners: Option<&BTreeMap<ListenerName, Listener>>, problems: &mut Problems) -> Option<PortRange> {
     let text = text(node, "`ports`", problems)?;
-    let range = text.split_once('-').and_then(|(first, last)| {
-        Some(PortRange { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? })
-    });
+    let range = text
+        .split_once('-')
+        .and_then(|(first, last)| Some(PortRange { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? }));
     let Some(range) = range.filter(|range| 1024 <= range.first && range.first <= range.last) else {
         let message = format!("`ports` must be a range within 1024-65535, found `{text}`");
         problems.add(&node.at, message, Some("such as `21000-21999`".to_owned()));
@@ -122,11 +122,7 @@ fn access_log(table: &mut Table<'_>, problems: &mut Problems) -> Option<AccessLo
     Some(AccessLog { scope: scope?, format: format? })
 }
 
-fn services(
-    node: &Node,
-    house: &House<'_>,
-    problems: &mut Problems,
-) -> Option<BTreeMap<ServiceName, model::Service>> {
+fn services(node: &Node, house: &House<'_>, problems: &mut Problems) -> Option<BTreeMap<ServiceName, model::Service>> {
     let mut services = BTreeMap::new();
     let mut routes_seen = Vec::new();
     let mut shared_previews = BTreeMap::new();

@@ -34,13 +34,7 @@ pub(crate) struct House<'a> {
 }
 
 /// The service, and for each of its routes the place in the file.
-pub(crate) fn service(
-    name: &str,
-    key: &At,
-    node: &Node,
-    house: &House<'_>,
-    problems: &mut Problems,
-) -> Option<(Service, Vec<At>)> {
+pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, problems: &mut Problems) -> Option<(Service, Vec<At>)> {
     let mut table = Table::open(node, format!("service `{name}`"), problems)?;
     table.at = key.clone();
     let routes = routes(&mut table, house, problems);
@@ -68,13 +62,7 @@ pub(crate) fn service(
 }
 
 /// A duration field in milliseconds.
-pub(crate) fn time(
-    table: &mut Table<'_>,
-    field: &'static str,
-    default_ms: u64,
-    min_ms: u64,
-    problems: &mut Problems,
-) -> Option<u64> {
+pub(crate) fn time(table: &mut Table<'_>, field: &'static str, default_ms: u64, min_ms: u64, problems: &mut Problems) -> Option<u64> {
     table.take(field).map_or(Some(default_ms), |node| duration(node, &format!("`{field}`"), min_ms, problems))
 }
 
@@ -140,9 +128,8 @@ fn only_listener(house: &House<'_>, at: &At, place: &str, problems: &mut Problem
 
 fn run(service: &mut Table<'_>, folder: &Path, problems: &mut Problems) -> Option<Run> {
     let mut table = service.take_table("run", problems)?;
-    let is_static = table.take("runtime").map_or(Some(false), |node| {
-        choice(node, "`runtime`", &[("process", false), ("static", true)], problems)
-    });
+    let is_static =
+        table.take("runtime").map_or(Some(false), |node| choice(node, "`runtime`", &[("process", false), ("static", true)], problems));
     let targets = table.take("targets").map_or(Some(1), |node| number(node, "`targets`", 1..=64, problems));
     let process = process(&mut table, is_static, folder, problems);
     table.finish(problems);
@@ -221,9 +208,8 @@ fn health(service: &mut Table<'_>, problems: &mut Problems) -> Option<Health> {
     let interval = time(&mut table, "interval", 1_000, TIMEOUT_MIN_MS, problems);
     let timeout = time(&mut table, "timeout", 2_000, TIMEOUT_MIN_MS, problems);
     let start_timeout = time(&mut table, "start_timeout", 30_000, TIMEOUT_MIN_MS, problems);
-    let [rise, fall] = ["rise", "fall"].map(|field| {
-        table.take(field).map_or(Some(3), |node| number(node, &format!("`{field}`"), 1..=1000, problems))
-    });
+    let [rise, fall] =
+        ["rise", "fall"].map(|field| table.take(field).map_or(Some(3), |node| number(node, &format!("`{field}`"), 1..=1000, problems)));
     table.finish(problems);
     Some(Health {
         path: path?,

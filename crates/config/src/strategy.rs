@@ -93,9 +93,7 @@ fn kind(table: &mut Table<'_>, problems: &mut Problems) -> Option<GateKind> {
         (Some(node), None, None) => Some(GateKind::Command { command: command(node, "`command`", problems)? }),
         (None, Some(node), None) => http_gate(node, &table.place, problems),
         (None, None, Some(node)) => {
-            let switch = |(_, node): &(_, Node)| {
-                choice(node, "`irreversible`", &[("true", true), ("false", false)], problems)
-            };
+            let switch = |(_, node): &(_, Node)| choice(node, "`irreversible`", &[("true", true), ("false", false)], problems);
             let irreversible = irreversible.map_or(Some(false), switch);
             Some(GateKind::Migrate { command: command(node, "`migrate`", problems)?, irreversible: irreversible? })
         }

@@ -72,7 +72,8 @@ fn everything_is_read() {
 #[test]
 fn the_template_works_as_it_is() {
     let plain = read(template()).unwrap_or_else(|e| panic!("{e}"));
-    let minimal = "listeners: { main: 127.0.0.1:8080 }\nservices:\n  web:\n    run: { command: python3 -m http.server {port} --bind 127.0.0.1 }";
+    let minimal =
+        "listeners: { main: 127.0.0.1:8080 }\nservices:\n  web:\n    run: { command: python3 -m http.server {port} --bind 127.0.0.1 }";
     let minimal = minimal.replace("python3 -m http.server {port} --bind 127.0.0.1", "'python3 -m http.server {port} --bind 127.0.0.1'");
     assert_eq!(plain, read(&minimal).unwrap_or_else(|e| panic!("{e}")));
 }
@@ -105,17 +106,38 @@ fn each_mistake_has_its_message() {
     check("routes: [{ listener: man }]\n    run: { command: x }", "4:26 unknown listener `man` | did you mean `main`?");
     check("routes: [{ path: api }]\n    run: { command: x }", "4:22 `path` must be a path that starts with `/`, found `api` | say `/api`");
     check("run: { stop_signal: TREM, command: x }", "4:25 unknown value `TREM` of `stop_signal` | did you mean `TERM`?");
-    check("run: { runtime: static, command: x }", "4:29 `command` has no meaning with `runtime: static` | remove it, or use `runtime: process`");
-    check("run: { runtime: process }", "4:10 missing field `command` in `run` of service `web` | such as `command: ./server --port {port}`, or `runtime: static`");
+    check(
+        "run: { runtime: static, command: x }",
+        "4:29 `command` has no meaning with `runtime: static` | remove it, or use `runtime: process`",
+    );
+    check(
+        "run: { runtime: process }",
+        "4:10 missing field `command` in `run` of service `web` | such as `command: ./server --port {port}`, or `runtime: static`",
+    );
     check("run: { command: a | b }", "4:21 `command` has `|`, and no shell runs it | say `[sh, -c, \"exec …\"]`");
     check("strategy: rolling\n    run: { command: x }", "4:15 unknown value `rolling` of `strategy` | expected `blue_green`");
-    check("strategy: { blue_green: { watch_errors: 1 } }\n    run: { command: x }", "4:45 `watch_errors` must be a share from `0%` to `100%`, with two decimals at most, found `1` | say `1%`");
+    check(
+        "strategy: { blue_green: { watch_errors: 1 } }\n    run: { command: x }",
+        "4:45 `watch_errors` must be a share from `0%` to `100%`, with two decimals at most, found `1` | say `1%`",
+    );
     check_file("services: {}", "1:1 missing field `listeners` in the file | add `listeners: { main: 127.0.0.1:8080 }`");
     check_file("listeners: { a: 127.0.0.1:80, b: 127.0.0.1:80 }", "1:34 listeners `a` and `b` have the same address");
-    check_file("listeners: { a: 127.0.0.1:80 }\nports: 40000-40010", "2:8 `ports` overlaps 32768-60999 | the kernel takes those for outgoing connections; the default is `21000-21999`");
-    check_file("listeners: { a: 127.0.0.1:80 }\nports: 80-90", "2:8 `ports` must be a range within 1024-65535, found `80-90` | such as `21000-21999`");
-    check_file("listeners: { a: 127.0.0.1:80 }\nservices:\n  We: { run: { command: x } }", "3:3 `We` cannot be the name of a service: 1 to 63 of a-z, 0-9 and `-`, not first or last");
-    check_file("listeners: { a: 127.0.0.1:80 }\nservices:\n  x: { run: { command: x } }\n  y: { run: { command: x } }", "4:3 a route of service `y` is also one of service `x` | change its `listener`, `host` or `path`");
+    check_file(
+        "listeners: { a: 127.0.0.1:80 }\nports: 40000-40010",
+        "2:8 `ports` overlaps 32768-60999 | the kernel takes those for outgoing connections; the default is `21000-21999`",
+    );
+    check_file(
+        "listeners: { a: 127.0.0.1:80 }\nports: 80-90",
+        "2:8 `ports` must be a range within 1024-65535, found `80-90` | such as `21000-21999`",
+    );
+    check_file(
+        "listeners: { a: 127.0.0.1:80 }\nservices:\n  We: { run: { command: x } }",
+        "3:3 `We` cannot be the name of a service: 1 to 63 of a-z, 0-9 and `-`, not first or last",
+    );
+    check_file(
+        "listeners: { a: 127.0.0.1:80 }\nservices:\n  x: { run: { command: x } }\n  y: { run: { command: x } }",
+        "4:3 a route of service `y` is also one of service `x` | change its `listener`, `host` or `path`",
+    );
 }
 
 #[test]

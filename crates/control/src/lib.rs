@@ -229,9 +229,8 @@ async fn log(State(counter): Shared, Segments(name): Segments<String>, Query(of)
 
 async fn history(State(counter): Shared, Query(of): Query<Of>) -> Answer {
     let prefix = of.service.map_or_else(|| "release/".to_owned(), |service| format!("release/{service}/"));
-    let releases: Vec<serde_json::Value> = counter.engine.store().values(&prefix).await.into_iter()
-        .filter_map(|(_, text)| serde_json::from_str(&text).ok())
-        .collect();
+    let releases: Vec<serde_json::Value> =
+        counter.engine.store().values(&prefix).await.into_iter().filter_map(|(_, text)| serde_json::from_str(&text).ok()).collect();
     Answer(Ok(serde_json::json!({ "releases": releases })))
 }
 

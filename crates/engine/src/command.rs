@@ -14,26 +14,70 @@ use crate::store::{Happening, Store};
 pub enum Command {
     Deploy(WantedDeploy),
     /// The last release once more; migrations that passed do not run again.
-    Retry { service: ServiceName, who: String },
-    Promote { service: ServiceName, who: String },
+    Retry {
+        service: ServiceName,
+        who: String,
+    },
+    Promote {
+        service: ServiceName,
+        who: String,
+    },
     /// `force`: also when a migration cannot be undone.
-    Abort { service: ServiceName, force: bool, who: String, reason: Option<String> },
-    Rollback { service: ServiceName, to: Option<VersionName>, force: bool, who: String },
-    SetMode { service: ServiceName, mode: Mode, who: String },
-    Stop { service: ServiceName, who: String },
-    Start { service: ServiceName, who: String },
+    Abort {
+        service: ServiceName,
+        force: bool,
+        who: String,
+        reason: Option<String>,
+    },
+    Rollback {
+        service: ServiceName,
+        to: Option<VersionName>,
+        force: bool,
+        who: String,
+    },
+    SetMode {
+        service: ServiceName,
+        mode: Mode,
+        who: String,
+    },
+    Stop {
+        service: ServiceName,
+        who: String,
+    },
+    Start {
+        service: ServiceName,
+        who: String,
+    },
     /// Each target is replaced by a new one; answered when the old ones have drained.
-    Restart { service: ServiceName, who: String },
+    Restart {
+        service: ServiceName,
+        who: String,
+    },
     /// Ends what was deployed and forgets it; the history stays.
-    Remove { service: ServiceName, who: String },
+    Remove {
+        service: ServiceName,
+        who: String,
+    },
     /// After crashes in a row: drive releases again.
-    Resume { who: String },
-    Apply { desired: Box<Desired>, who: String },
-    Plan { desired: Box<Desired> },
+    Resume {
+        who: String,
+    },
+    Apply {
+        desired: Box<Desired>,
+        who: String,
+    },
+    Plan {
+        desired: Box<Desired>,
+    },
     Status,
     /// Where a version's output is.
-    LogFile { service: ServiceName, version: Option<VersionName> },
-    Down { keep_versions: bool },
+    LogFile {
+        service: ServiceName,
+        version: Option<VersionName>,
+    },
+    Down {
+        keep_versions: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -79,16 +123,37 @@ impl Rejected {
 
 #[derive(Debug)]
 pub enum ProcessEvent {
-    Spawned { id: TargetId, process: Process },
-    SpawnFailed { id: TargetId, error: String },
-    Exited { id: TargetId, status: ExitStatus },
-    Adopted { id: TargetId },
+    Spawned {
+        id: TargetId,
+        process: Process,
+    },
+    SpawnFailed {
+        id: TargetId,
+        error: String,
+    },
+    Exited {
+        id: TargetId,
+        status: ExitStatus,
+    },
+    Adopted {
+        id: TargetId,
+    },
     /// The sockets that were open when we came.
-    Held { addresses: Vec<SocketAddr> },
-    Listening { address: SocketAddr, socket: TcpListener },
-    ListenFailed { address: SocketAddr, error: String },
+    Held {
+        addresses: Vec<SocketAddr>,
+    },
+    Listening {
+        address: SocketAddr,
+        socket: TcpListener,
+    },
+    ListenFailed {
+        address: SocketAddr,
+        error: String,
+    },
     /// The keeper was told to end.
-    Terminate { signal: i32 },
+    Terminate {
+        signal: i32,
+    },
 }
 
 #[derive(Debug)]
@@ -96,13 +161,29 @@ pub enum Input {
     Command(Command, oneshot::Sender<Result<Value, Rejected>>),
     Process(ProcessEvent),
     /// `fallen`: so many bad answers in a row that it is not merely young.
-    Health { target: TargetId, healthy: bool, fallen: bool, detail: String, tries: u32 },
-    Acknowledged { generation: u64, took_us: u64 },
+    Health {
+        target: TargetId,
+        healthy: bool,
+        fallen: bool,
+        detail: String,
+        tries: u32,
+    },
+    Acknowledged {
+        generation: u64,
+        took_us: u64,
+    },
     /// Another process listens on the port that this target was given.
-    PortTaken { target: TargetId },
+    PortTaken {
+        target: TargetId,
+    },
     /// No client is left on the data plane.
     CorridorDrained,
-    GateFinished { service: ServiceName, release: model::ReleaseId, gate: usize, result: Result<String, String> },
+    GateFinished {
+        service: ServiceName,
+        release: model::ReleaseId,
+        gate: usize,
+        result: Result<String, String>,
+    },
 }
 
 /// The way in; cheap to clone.

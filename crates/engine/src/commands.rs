@@ -44,7 +44,11 @@ impl Caretaker {
     pub(crate) fn service(&self, name: &ServiceName) -> Result<&Service, Rejected> {
         self.services.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            let hint = if known.is_empty() { "no service is defined in changeover.yaml".to_owned() } else { format!("there is: {}", known.join(", ")) };
+            let hint = if known.is_empty() {
+                "no service is defined in changeover.yaml".to_owned()
+            } else {
+                format!("there is: {}", known.join(", "))
+            };
             Rejected::new("not_found", format!("there is no service `{name}`")).hint(hint)
         })
     }
@@ -55,8 +59,11 @@ impl Caretaker {
         let desired = self.deployable(name)?;
         let is_static = matches!(desired.run.runtime, Runtime::Static);
         if is_static && addresses.is_empty() && self.first_address(name, &version).is_none() {
-            return Err(Rejected::new("invalid", format!("`{name}` runs elsewhere (`runtime: static`): the addresses of {version} are missing"))
-                .hint(format!("changeover deploy {name} --version {version} --address 10.0.0.7:8080")));
+            return Err(Rejected::new(
+                "invalid",
+                format!("`{name}` runs elsewhere (`runtime: static`): the addresses of {version} are missing"),
+            )
+            .hint(format!("changeover deploy {name} --version {version} --address 10.0.0.7:8080")));
         }
         if !is_static && !addresses.is_empty() {
             return Err(Rejected::new("invalid", format!("`{name}` is started by changeover: it takes no `--address`")));
@@ -94,7 +101,10 @@ impl Caretaker {
 
     fn deployable(&self, name: &ServiceName) -> Result<model::Service, Rejected> {
         self.service(name)?;
-        self.desired.services.get(name).cloned()
+        self.desired
+            .services
+            .get(name)
+            .cloned()
             .ok_or_else(|| Rejected::new("not_found", format!("service `{name}` is not in changeover.yaml any more")))
     }
 
@@ -119,8 +129,14 @@ impl Caretaker {
         let desired = self.deployable(name)?;
         let last = self.service(name)?.to_retry().map_err(|refusal| refused(name, &refusal))?.clone();
         if let Some(gate) = self.interrupted_migration(&last) {
-            return Err(Rejected::new("conflict", format!("the migration `{gate}` of release {} was interrupted: whether it finished is unknown, and it is not run twice", last.number))
-                .hint(format!("look at the data; then `changeover deploy {name} --version {}` runs it anew", last.candidate)));
+            return Err(Rejected::new(
+                "conflict",
+                format!(
+                    "the migration `{gate}` of release {} was interrupted: whether it finished is unknown, and it is not run twice",
+                    last.number
+                ),
+            )
+            .hint(format!("look at the data; then `changeover deploy {name} --version {}` runs it anew", last.candidate)));
         }
         let settings = Settings::deploy(&desired.strategy, desired.health.start_timeout_ms);
         let deploy = self.new_release(last.candidate, Vec::new(), settings, who, last.message);
@@ -144,10 +160,12 @@ impl Caretaker {
     async fn promote(&mut self, name: &ServiceName, who: &str, reply: Reply) {
         let began = std::time::Instant::now();
         let planned = self.service(name).and_then(|service| {
-            let release = service.running_release()
-                .ok_or_else(|| Rejected::new("conflict", format!("no release of {name} is running")))?;
+            let release = service.running_release().ok_or_else(|| Rejected::new("conflict", format!("no release of {name} is running")))?;
             let next = service.apply(&Event::Promoted, self.now()).map_err(|illegal| {
-                Rejected::new("conflict", format!("release {} of {name} does not wait for a promotion: it is {}", release.number, illegal.state))
+                Rejected::new(
+                    "conflict",
+                    format!("release {} of {name} does not wait for a promotion: it is {}", release.number, illegal.state),
+                )
             })?;
             Ok((next, release.clone()))
         });
@@ -188,9 +206,8 @@ impl Caretaker {
 
     async fn rollback(&mut self, name: &ServiceName, to: Option<VersionName>, force: bool, who: String, reply: Reply) {
         let began = std::time::Instant::now();
-        let planned = self.service(name).and_then(|service| {
-            service.plan_rollback(to.as_ref(), force).map_err(|refusal| refused(name, &refusal))
-        });
+        let planned =
+            self.service(name).and_then(|service| service.plan_rollback(to.as_ref(), force).map_err(|refusal| refused(name, &refusal)));
         match planned {
             Err(rejected) => drop(reply.send(Err(rejected))),
             Ok(Rollback::TakeBack { to }) => {
@@ -210,7 +227,8 @@ impl Caretaker {
                 }
             }
             Ok(Rollback::Begin { to, hot }) => {
-                let hot = (hot || self.runs_elsewhere(name, &to)) && self.targets.values().any(|entry| entry.serves(name, &to) && entry.healthy);
+                let hot =
+                    (hot || self.runs_elsewhere(name, &to)) && self.targets.values().any(|entry| entry.serves(name, &to) && entry.healthy);
                 let Some(desired) = self.desired.services.get(name) else {
                     let _ = reply.send(Err(Rejected::new("not_found", format!("service `{name}` is gone"))));
                     return;
@@ -222,12 +240,8 @@ impl Caretaker {
                 let next = service.roll_back(deploy, hot, self.now());
                 let number = next.release.as_ref().map(|release| release.number);
                 self.restarts.remove(&(name.clone(), to.clone()));
-                let record = TakenBack::Version {
-                    service: name.clone(),
-                    from: from.clone(),
-                    to: to.clone(),
-                    number: number.unwrap_or_default(),
-                };
+                let record =
+                    TakenBack::Version { service: name.clone(), from: from.clone(), to: to.clone(), number: number.unwrap_or_default() };
                 let told = format!("rollback   {} → {to} by {who}", from.as_ref().map(ToString::to_string).unwrap_or_default());
                 self.take_back(next, "rollback", told, record).await;
                 if hot {
@@ -285,7 +299,9 @@ impl Caretaker {
         };
         self.restarts.remove(&(name.clone(), version.clone()));
         self.tell(name, "restarted", format!("{version} restarted by {who}")).await;
-        let olds: Vec<TargetId> = self.targets.values()
+        let olds: Vec<TargetId> = self
+            .targets
+            .values()
             .filter(|entry| entry.serves(name, &version) && entry.kept.ours && entry.replaced_by.is_none())
             .map(|entry| entry.kept.id.clone())
             .collect();
@@ -310,7 +326,9 @@ impl Caretaker {
         self.advance(next, "removed", vec![("removed", format!("removed by {who}; it can be deployed anew"))]).await?;
         self.paused.remove(name);
         self.restarts.retain(|(service, _), _| service != name);
-        let elsewhere: Vec<TargetId> = self.targets.values()
+        let elsewhere: Vec<TargetId> = self
+            .targets
+            .values()
             .filter(|entry| entry.kept.service == *name && !entry.kept.ours)
             .map(|entry| entry.kept.id.clone())
             .collect();
@@ -336,7 +354,8 @@ impl Caretaker {
 
     fn log_of(&self, name: &ServiceName, version: Option<VersionName>) -> Result<Value, Rejected> {
         let service = self.service(name)?;
-        let version = version.or_else(|| service.serving().cloned())
+        let version = version
+            .or_else(|| service.serving().cloned())
             .ok_or_else(|| Rejected::new("not_found", format!("nothing was deployed to {name} yet")))?;
         let file = self.log_file(name, &version);
         if !file.exists() {
@@ -352,8 +371,11 @@ fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
         Refusal::Running { release } => {
             let message = release.message.as_ref().map(|message| format!(": \"{message}\"")).unwrap_or_default();
             let ago = ago(wall_ms().saturating_sub(release.began_at_ms));
-            Rejected::new("conflict", format!("a release of {name} is already running (release {}, {}, {ago}{message})", release.number, release.who))
-                .hint(format!("wait for it with `--queue`, replace it with `--supersede`, or stop it with `changeover abort {name}`"))
+            Rejected::new(
+                "conflict",
+                format!("a release of {name} is already running (release {}, {}, {ago}{message})", release.number, release.who),
+            )
+            .hint(format!("wait for it with `--queue`, replace it with `--supersede`, or stop it with `changeover abort {name}`"))
         }
         Refusal::Queued { number, who } => {
             Rejected::new("conflict", format!("release {number} of {name} waits already for the running one to end ({who})"))
@@ -362,18 +384,12 @@ fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
         Refusal::NothingToRetry => Rejected::new("conflict", format!("the last release of {name} did not fail"))
             .hint(format!("changeover deploy {name} --version VERSION")),
         Refusal::Serving { version } => Rejected::new("conflict", format!("{version} of {name} serves already")),
-        Refusal::NothingToReturnTo => {
-            Rejected::new("conflict", format!("{name} has no other confirmed version to go back to"))
-                .hint(format!("see `changeover history {name}`; `--to VERSION` goes to an older one"))
-        }
-        Refusal::NeverConfirmed { version } => {
-            Rejected::new("not_found", format!("{version} of {name} was never confirmed"))
-                .hint(format!("deploy it: changeover deploy {name} --version {version}"))
-        }
-        Refusal::Irreversible { gate } => {
-            Rejected::new("conflict", format!("the migration `{gate}` of this release cannot be undone"))
-                .hint("when the old version can work with the new data: `--force`")
-        }
+        Refusal::NothingToReturnTo => Rejected::new("conflict", format!("{name} has no other confirmed version to go back to"))
+            .hint(format!("see `changeover history {name}`; `--to VERSION` goes to an older one")),
+        Refusal::NeverConfirmed { version } => Rejected::new("not_found", format!("{version} of {name} was never confirmed"))
+            .hint(format!("deploy it: changeover deploy {name} --version {version}")),
+        Refusal::Irreversible { gate } => Rejected::new("conflict", format!("the migration `{gate}` of this release cannot be undone"))
+            .hint("when the old version can work with the new data: `--force`"),
         Refusal::Stopped => Rejected::new("conflict", format!("{name} is stopped")).hint(format!("changeover start {name}")),
         Refusal::Illegal(illegal) => Rejected::new("conflict", format!("{} means nothing in {}", illegal.event, illegal.state)),
     }

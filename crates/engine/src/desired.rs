@@ -31,11 +31,21 @@ pub(crate) fn plan(now: &Desired, next: &Desired) -> Vec<String> {
 
 fn changed(old: &model::Service, new: &model::Service) -> String {
     let mut parts = Vec::new();
-    if old.routes != new.routes { parts.push("routes (at once)") }
-    if old.run != new.run { parts.push("run (from the next deploy on, and for targets that start)") }
-    if old.health != new.health { parts.push("health (at once)") }
-    if old.strategy != new.strategy { parts.push("strategy (from the next deploy on)") }
-    if parts.is_empty() { parts.push("settings (at once)") }
+    if old.routes != new.routes {
+        parts.push("routes (at once)")
+    }
+    if old.run != new.run {
+        parts.push("run (from the next deploy on, and for targets that start)")
+    }
+    if old.health != new.health {
+        parts.push("health (at once)")
+    }
+    if old.strategy != new.strategy {
+        parts.push("strategy (from the next deploy on)")
+    }
+    if parts.is_empty() {
+        parts.push("settings (at once)")
+    }
     parts.join(", ")
 }
 
@@ -43,10 +53,7 @@ impl Caretaker {
     /// Makes `next` what is desired: persists it, listens, routes, starts and stops.
     pub(crate) async fn adopt_desired(&mut self, next: Desired) -> Result<Vec<String>, String> {
         let lines = plan(&self.desired, &next);
-        let batch = Batch {
-            puts: vec![("desired".to_owned(), serde_json::to_string(&next).expect("plain data"))],
-            ..Batch::default()
-        };
+        let batch = Batch { puts: vec![("desired".to_owned(), serde_json::to_string(&next).expect("plain data"))], ..Batch::default() };
         self.store.commit(batch).await.map_err(|error| error.to_string())?;
         let old = std::mem::replace(&mut self.desired, next);
         let new: Vec<ServiceName> = self.desired.services.keys().filter(|name| !self.services.contains_key(*name)).cloned().collect();
@@ -57,7 +64,9 @@ impl Caretaker {
             self.services.insert(name.clone(), Service { next_number: last + 1, ..Service::new(name) });
         }
         self.open_and_close(&old)?;
-        let rechecked: Vec<_> = self.targets.values()
+        let rechecked: Vec<_> = self
+            .targets
+            .values()
             .filter(|entry| {
                 let (was, is) = (old.services.get(&entry.kept.service), self.desired.services.get(&entry.kept.service));
                 entry.checks.is_some() && was.map(|it| &it.health) != is.map(|it| &it.health)

@@ -47,7 +47,9 @@ impl Caretaker {
         let awaited: BTreeSet<SocketAddr> = addresses(&next).difference(&addresses(&self.desired)).copied().collect();
         for address in &awaited {
             if let Err(error) = self.processes.listen(*address) {
-                return drop(reply.send(Err(Rejected::new("unavailable", format!("the keeper does not answer: {error}; nothing was changed")))));
+                return drop(
+                    reply.send(Err(Rejected::new("unavailable", format!("the keeper does not answer: {error}; nothing was changed")))),
+                );
             }
         }
         self.doors.applying = Some(Applying { desired: next, reply, awaited, opened: Vec::new() });

@@ -126,7 +126,8 @@ pub async fn start(
         ports: model::PortRange { first: 21_000, last: 21_999 },
         access_log: model::AccessLog { scope: model::AccessLogScope::Failed, format: model::AccessLogFormat::Json },
     });
-    let services: BTreeMap<ServiceName, Service> = stored("service/").iter()
+    let services: BTreeMap<ServiceName, Service> = stored("service/")
+        .iter()
         // One service's broken row never takes another down.
         .filter_map(|text| serde_json::from_str::<Service>(text).map_err(|error| eprintln!("a stored service is unreadable: {error}")).ok())
         .map(|service| (service.name.clone(), service))
@@ -185,7 +186,8 @@ impl Caretaker {
         self.recover(kept).await;
         if fault_points::crashes() > 0 || self.config.cut > 0 {
             let cut = self.config.cut;
-            let text = format!("the worker ended without warning and was started again; {cut} requests and tunnels were running and are cut");
+            let text =
+                format!("the worker ended without warning and was started again; {cut} requests and tunnels were running and are cut");
             eprintln!("{text}");
             self.tell_of("", None, "worker_restarted", text).await;
         }
@@ -238,7 +240,9 @@ impl Caretaker {
             Box::pin(self.perform(&name)).await;
         }
         // Their service left the file while they were finishing.
-        let lost: Vec<TargetId> = self.targets.values()
+        let lost: Vec<TargetId> = self
+            .targets
+            .values()
             .filter(|entry| !self.services.contains_key(&entry.kept.service))
             .map(|entry| entry.kept.id.clone())
             .collect();
@@ -344,15 +348,15 @@ impl Caretaker {
     }
 
     pub(crate) fn views(&self, service: &ServiceName) -> Vec<TargetView> {
-        self.targets.values()
-            .filter(|entry| entry.kept.service == *service && !entry.leaves())
-            .map(Entry::view)
-            .collect()
+        self.targets.values().filter(|entry| entry.kept.service == *service && !entry.leaves()).map(Entry::view).collect()
     }
 
     /// Gives the data plane the routing of the current state, when it differs.
     pub(crate) fn publish(&mut self) {
-        let services = self.desired.services.iter()
+        let services = self
+            .desired
+            .services
+            .iter()
             .filter_map(|(name, desired)| {
                 self.services.get(name).map(|service| release::route(desired, &self.routed(service), &self.views(name)))
             })
@@ -414,14 +418,11 @@ impl Caretaker {
     /// Persists the service's next state, with what is told about it.
     async fn keep(&mut self, next: &Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
         let number = next.release.as_ref().map(|release| release.number);
-        let happenings: Vec<Happening> = told.into_iter()
-            .map(|(kind, text)| self.happening(next.name.as_str(), number, kind, text))
-            .collect();
+        let happenings: Vec<Happening> =
+            told.into_iter().map(|(kind, text)| self.happening(next.name.as_str(), number, kind, text)).collect();
         let clock = serde_json::to_string(&Clock { boot_id: boot_id(), now: self.now() }).expect("plain data");
-        let mut puts = vec![
-            (format!("service/{}", next.name), serde_json::to_string(next).expect("plain data")),
-            ("clock".to_owned(), clock),
-        ];
+        let mut puts =
+            vec![(format!("service/{}", next.name), serde_json::to_string(next).expect("plain data")), ("clock".to_owned(), clock)];
         if let Some(release) = &next.release {
             puts.push((format!("release/{}/{:08}", next.name, release.number), serde_json::to_string(release).expect("plain data")));
         }

@@ -76,7 +76,8 @@ impl Caretaker {
     /// The migration of this release that was interrupted, so that nobody knows whether it finished.
     pub(crate) fn interrupted_migration(&self, release: &Release) -> Option<String> {
         let gates = release.settings.gates.iter().enumerate();
-        gates.filter(|(_, gate)| matches!(gate.kind, GateKind::Migrate { .. }) && !release.migrated.contains(&gate.name))
+        gates
+            .filter(|(_, gate)| matches!(gate.kind, GateKind::Migrate { .. }) && !release.migrated.contains(&gate.name))
             .find(|(number, _)| {
                 let id = Self::job_id(release, *number);
                 self.job_file(&id, "started").exists() && !self.job_file(&id, "result").exists()
@@ -84,14 +85,7 @@ impl Caretaker {
             .map(|(_, gate)| gate.name.clone())
     }
 
-    fn spawn_job(
-        &self,
-        release: &Release,
-        gate: usize,
-        id: &TargetId,
-        process: &TargetId,
-        command: Vec<String>,
-    ) -> Result<(), String> {
+    fn spawn_job(&self, release: &Release, gate: usize, id: &TargetId, process: &TargetId, command: Vec<String>) -> Result<(), String> {
         let desired = self.desired.services.get(&release.service).ok_or("the service is gone")?;
         let (cwd, user, env) = match &desired.run.runtime {
             Runtime::Process { cwd, user, env, .. } => (cwd.clone(), user.clone(), env.clone()),
@@ -100,25 +94,29 @@ impl Caretaker {
         let address = self.first_address(&release.service, &release.candidate);
         let port = address.map(|address| address.port().to_string()).unwrap_or_default();
         let url = address.map(|address| format!("http://{address}")).unwrap_or_default();
-        let fill = |text: &str| {
-            text.replace("{version}", release.candidate.as_str()).replace("{port}", &port).replace("{url}", &url)
-        };
+        let fill = |text: &str| text.replace("{version}", release.candidate.as_str()).replace("{port}", &port).replace("{url}", &url);
         let folder = self.config.state_dir.join("jobs");
         std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-        self.processes.spawn(process, &Spawn {
-            command: command.iter().map(|word| fill(word)).collect(),
-            env: environment(env.into_iter(), &[
-                ("CHANGEOVER_SERVICE", release.service.as_str()),
-                ("CHANGEOVER_VERSION", release.candidate.as_str()),
-                ("CHANGEOVER_RELEASE", release.id.as_str()),
-                ("CHANGEOVER_GATE", release.settings.gates[gate].name.as_str()),
-                ("CHANGEOVER_URL", url.as_str()),
-            ]),
-            cwd,
-            user,
-            output: self.job_file(id, "log"),
-            result: Some(self.job_file(id, "result")),
-        })
+        self.processes.spawn(
+            process,
+            &Spawn {
+                command: command.iter().map(|word| fill(word)).collect(),
+                env: environment(
+                    env.into_iter(),
+                    &[
+                        ("CHANGEOVER_SERVICE", release.service.as_str()),
+                        ("CHANGEOVER_VERSION", release.candidate.as_str()),
+                        ("CHANGEOVER_RELEASE", release.id.as_str()),
+                        ("CHANGEOVER_GATE", release.settings.gates[gate].name.as_str()),
+                        ("CHANGEOVER_URL", url.as_str()),
+                    ],
+                ),
+                cwd,
+                user,
+                output: self.job_file(id, "log"),
+                result: Some(self.job_file(id, "result")),
+            },
+        )
     }
 
     fn ask_gate(&self, release: &Release, gate: usize, path: String, status: (u16, u16), timeout: Duration) {
@@ -186,7 +184,9 @@ impl Caretaker {
     }
 
     pub(crate) async fn gate_done(&mut self, service: &ServiceName, gate: usize, result: Result<(), String>) {
-        let name = self.services.get(service)
+        let name = self
+            .services
+            .get(service)
             .and_then(|service| service.running_release())
             .filter(|release| matches!(release.state, State::Gating { gate: now } if now == gate))
             .map(|release| release.settings.gates[gate].name.clone());
@@ -201,13 +201,11 @@ impl Caretaker {
     /// Gates of an earlier life that have ended, and those whose time is up.
     pub(crate) async fn look_at_gates(&mut self) {
         let now = self.now();
-        let done: Vec<TargetId> =
-            self.jobs.iter().filter(|(_, job)| self.job_result(job).is_some()).map(|(id, _)| id.clone()).collect();
+        let done: Vec<TargetId> = self.jobs.iter().filter(|(_, job)| self.job_result(job).is_some()).map(|(id, _)| id.clone()).collect();
         for id in done {
             self.gate_exited(&id, ExitStatus::Unknown).await;
         }
-        let overdue: Vec<TargetId> =
-            self.jobs.iter().filter(|(_, job)| job.deadline <= now).map(|(id, _)| id.clone()).collect();
+        let overdue: Vec<TargetId> = self.jobs.iter().filter(|(_, job)| job.deadline <= now).map(|(id, _)| id.clone()).collect();
         for id in overdue {
             let _ = self.processes.signal(&id, nix::sys::signal::Signal::SIGKILL as i32);
             self.gate_spawn_failed(&id, "it did not end in time".to_owned()).await;

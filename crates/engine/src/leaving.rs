@@ -30,7 +30,9 @@ impl Caretaker {
     pub(crate) async fn look_at_leaving(&mut self) {
         let now = self.now();
         let known = self.all_acknowledged();
-        let drained: Vec<TargetId> = self.targets.values()
+        let drained: Vec<TargetId> = self
+            .targets
+            .values()
             .filter(|entry| match entry.life {
                 Life::Leaving { stop_at } => stop_at <= now || known && self.data_plane.in_flight_of(&entry.kept.id) == 0,
                 _ => false,
@@ -46,7 +48,9 @@ impl Caretaker {
 
     /// A target whose replacement is healthy leaves; one whose replacement is gone stays.
     async fn look_at_restarts(&mut self) {
-        let waiting: Vec<(TargetId, ServiceName, TargetId)> = self.targets.values()
+        let waiting: Vec<(TargetId, ServiceName, TargetId)> = self
+            .targets
+            .values()
             .filter(|entry| !entry.leaves())
             .filter_map(|entry| Some((entry.kept.id.clone(), entry.kept.service.clone(), entry.replaced_by.clone()?)))
             .collect();

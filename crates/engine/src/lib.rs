@@ -12,16 +12,16 @@ mod engine;
 mod fault_points;
 mod gates;
 mod health;
-mod probe;
 mod leaving;
 mod logs;
 mod pause;
+mod probe;
 mod processes;
 mod releases;
 mod reserve;
-mod take_back;
 mod status;
 mod store;
+mod take_back;
 mod targets;
 
 pub use command::{Command, Engine as Handle, Input, ProcessEvent, Rejected, WantedDeploy, WhenRunning};

@@ -51,7 +51,9 @@ impl Caretaker {
     /// When a release has ended: the logs of versions that are not known any more go.
     pub(crate) fn forget_logs(&self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
-        let known: HashSet<&VersionName> = service.confirmed.iter()
+        let known: HashSet<&VersionName> = service
+            .confirmed
+            .iter()
             .chain(&service.rejected)
             .chain(service.release.iter().map(|release| &release.candidate))
             .chain(self.targets.values().filter(|entry| entry.kept.service == *name).map(|entry| &entry.kept.version))

@@ -32,10 +32,14 @@ pub(crate) struct Watched {
 impl Caretaker {
     /// Comes up paused. Called before anything is routed.
     pub(crate) fn pause(&mut self, good: Option<Good>) {
-        eprintln!("error: the worker crashed {CRASHES_MAX} times within seconds: releases are paused and what served well before serves; \
-            look at the messages above, then `changeover resume`");
+        eprintln!(
+            "error: the worker crashed {CRASHES_MAX} times within seconds: releases are paused and what served well before serves; \
+            look at the messages above, then `changeover resume`"
+        );
         let serving = good.as_ref().map(|good| good.serving.clone()).unwrap_or_default();
-        self.paused = self.services.iter()
+        self.paused = self
+            .services
+            .iter()
             .map(|(name, service)| (name.clone(), serving.get(name).cloned().unwrap_or_else(|| service.serving().cloned())))
             .collect();
         if let Some(good) = good {

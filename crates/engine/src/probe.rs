@@ -21,8 +21,7 @@ async fn ask(address: SocketAddr, host: Option<&str>, path: &str) -> Result<u16,
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         _ => error.to_string(),
     })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let talk = tokio::spawn(connection);
     let host = host.map_or_else(|| address.to_string(), str::to_owned);
     let request = hyper::Request::get(path)

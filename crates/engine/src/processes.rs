@@ -53,11 +53,10 @@ impl Caretaker {
         let fill = |text: &str| text.replace("{version}", kept.version.as_str()).replace("{port}", &port);
         Ok(Spawn {
             command: command.iter().map(|word| fill(word)).collect(),
-            env: environment(env.iter().map(|(key, value)| (key.clone(), fill(value))), &[
-                ("PORT", port.as_str()),
-                ("CHANGEOVER_SERVICE", kept.service.as_str()),
-                ("CHANGEOVER_VERSION", kept.version.as_str()),
-            ]),
+            env: environment(
+                env.iter().map(|(key, value)| (key.clone(), fill(value))),
+                &[("PORT", port.as_str()), ("CHANGEOVER_SERVICE", kept.service.as_str()), ("CHANGEOVER_VERSION", kept.version.as_str())],
+            ),
             cwd: cwd.clone(),
             user: user.clone(),
             output: self.log_file(&kept.service, &kept.version),
@@ -109,9 +108,12 @@ impl Caretaker {
         let Some(entry) = self.targets.get_mut(id) else { return };
         let Some(desired) = self.desired.services.get(&entry.kept.service) else { return };
         let (processes, port) = (self.processes.clone(), entry.kept.address.port());
-        let owned = entry.kept.process.clone().filter(|_| entry.kept.ours).map(|process| -> crate::health::Owned {
-            Box::new(move || processes.listens(&process, port))
-        });
+        let owned = entry
+            .kept
+            .process
+            .clone()
+            .filter(|_| entry.kept.ours)
+            .map(|process| -> crate::health::Owned { Box::new(move || processes.listens(&process, port)) });
         let check = crate::health::check(id.clone(), entry.kept.address, desired.health.clone(), owned, self.inputs.clone());
         if let Some(old) = entry.checks.replace(tokio::spawn(check)) {
             old.abort();
@@ -174,7 +176,8 @@ impl Caretaker {
     /// Another program answers on its port: it starts anew on another one.
     pub(crate) async fn port_taken(&mut self, id: &TargetId) {
         let Some(kept) = self.targets.get(id).map(|entry| entry.kept.clone()) else { return };
-        let text = format!("another process listens on port {}, which {} was given; it starts on another port", kept.address.port(), kept.version);
+        let text =
+            format!("another process listens on port {}, which {} was given; it starts on another port", kept.address.port(), kept.version);
         self.tell(&kept.service, "port_taken", text.clone()).await;
         self.exited_by_itself(&kept, &text).await;
         self.stop_target(id).await;
@@ -182,7 +185,9 @@ impl Caretaker {
 
     pub(crate) fn kill_overdue(&mut self) {
         let now = self.now();
-        let overdue: Vec<TargetId> = self.targets.values()
+        let overdue: Vec<TargetId> = self
+            .targets
+            .values()
             .filter(|entry| matches!(entry.life, Life::Stopping { kill_at } if kill_at <= now))
             .map(|entry| entry.kept.id.clone())
             .collect();
@@ -196,7 +201,9 @@ impl Caretaker {
         if addresses.is_empty() {
             return Ok(());
         }
-        let known: Vec<(TargetId, SocketAddr)> = self.targets.values()
+        let known: Vec<(TargetId, SocketAddr)> = self
+            .targets
+            .values()
             .filter(|entry| !entry.kept.ours && entry.serves(name, version))
             .map(|entry| (entry.kept.id.clone(), entry.kept.address))
             .collect();
@@ -217,8 +224,7 @@ impl Caretaker {
 
 /// Ours first, then the service's, then what changeover gives.
 pub(crate) fn environment(own: impl Iterator<Item = (String, String)>, given: &[(&str, &str)]) -> Vec<(String, String)> {
-    let mut all: BTreeMap<String, String> =
-        std::env::vars().filter(|(key, _)| !key.starts_with("CHANGEOVER_")).collect();
+    let mut all: BTreeMap<String, String> = std::env::vars().filter(|(key, _)| !key.starts_with("CHANGEOVER_")).collect();
     all.extend(given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     all.extend(own);
     all.into_iter().collect()

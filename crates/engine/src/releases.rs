@@ -39,7 +39,11 @@ impl Caretaker {
         }
         let next = Service { standby: None, ..service.clone() };
         let version = service.standby.as_ref().map(|standby| standby.version.to_string()).unwrap_or_default();
-        if self.advance(next, "standby_ended", vec![("standby_ended", format!("{version} is stopped; a rollback would start it"))]).await.is_ok() {
+        if self
+            .advance(next, "standby_ended", vec![("standby_ended", format!("{version} is stopped; a rollback would start it"))])
+            .await
+            .is_ok()
+        {
             self.reconcile(name).await;
         }
     }
@@ -101,8 +105,10 @@ impl Caretaker {
         let Some(gate) = irreversible else { return Some(Event::WatchFailed { reason }) };
         let watch = self.watches.get_mut(name).filter(|watch| !watch.told)?;
         watch.told = true;
-        let text = format!("watch      {reason}; it is not taken back, because the migration `{gate}` cannot be undone \
-            (when the old version can work with the new data: changeover rollback {name} --force)");
+        let text = format!(
+            "watch      {reason}; it is not taken back, because the migration `{gate}` cannot be undone \
+            (when the old version can work with the new data: changeover rollback {name} --force)"
+        );
         self.tell(name, "watch_fails", text).await;
         None
     }
@@ -130,7 +136,9 @@ impl Caretaker {
 
     /// After a release was begun and kept: its targets, its effects.
     pub(crate) async fn begin_release(&mut self, name: &ServiceName, addresses: &[std::net::SocketAddr]) {
-        let Some((candidate, number)) = self.running_release(name).map(|release| (release.candidate.clone(), release.number)) else { return };
+        let Some((candidate, number)) = self.running_release(name).map(|release| (release.candidate.clone(), release.number)) else {
+            return;
+        };
         self.restarts.remove(&(name.clone(), candidate.clone()));
         if let Err(error) = self.set_static(name, &candidate, addresses).await {
             eprintln!("error: service {name}: {error}");
@@ -221,9 +229,9 @@ impl Caretaker {
     }
 
     pub(crate) async fn start_failed(&mut self, kept: &Kept, error: &str) {
-        let starting = self.running_release(&kept.service).is_some_and(|release| {
-            release.candidate == kept.version && matches!(release.state, State::Starting)
-        });
+        let starting = self
+            .running_release(&kept.service)
+            .is_some_and(|release| release.candidate == kept.version && matches!(release.state, State::Starting));
         if starting {
             self.apply(&kept.service, Event::StartFailed { reason: error.to_owned() }).await;
         } else {
@@ -248,7 +256,9 @@ impl Caretaker {
             (Some(service), Some(_)) => self.must_run(service),
             _ => Vec::new(),
         };
-        let too_many: Vec<TargetId> = self.targets.values()
+        let too_many: Vec<TargetId> = self
+            .targets
+            .values()
             .filter(|entry| entry.kept.service == *name && entry.kept.ours && !must_run.contains(&entry.kept.version))
             .filter(|entry| !entry.leaves())
             .map(|entry| entry.kept.id.clone())
@@ -317,10 +327,7 @@ impl Caretaker {
 }
 
 fn difference(now: Counts, then: Counts) -> Counts {
-    Counts {
-        requests: now.requests.saturating_sub(then.requests),
-        bad: now.bad.saturating_sub(then.bad),
-    }
+    Counts { requests: now.requests.saturating_sub(then.requests), bad: now.bad.saturating_sub(then.bad) }
 }
 
 /// Share of bad requests, 0 to 1.
@@ -358,7 +365,10 @@ impl Caretaker {
                 told.push(("healthy", format!("healthy    {count} of {count} in {}", in_words(took_ms))));
                 if release.state.previews_candidate() {
                     let host = self.desired.services.get(name).map(|desired| release::preview_host(desired, name, &release.candidate));
-                    told.push(("preview", format!("preview    host {}, or field x-changeover-version: {}", host.unwrap_or_default(), release.candidate)));
+                    told.push((
+                        "preview",
+                        format!("preview    host {}, or field x-changeover-version: {}", host.unwrap_or_default(), release.candidate),
+                    ));
                 }
             }
             (_, Event::GatePassed { gate }) => {
@@ -392,7 +402,10 @@ impl Caretaker {
             State::Draining => {
                 let stable = release.stable.as_ref().map_or(0, |stable| self.data_plane.in_flight(name, stable));
                 if stable > 0 {
-                    let text = format!("drain      {stable} still run on the old version (at most {})", in_words(release.settings.drain_ms as f64));
+                    let text = format!(
+                        "drain      {stable} still run on the old version (at most {})",
+                        in_words(release.settings.drain_ms as f64)
+                    );
                     told.push(("draining", text));
                 }
             }

@@ -65,7 +65,9 @@ impl Caretaker {
         if !self.unsaved || self.store.is_stuck() || self.now() < self.not_before {
             return;
         }
-        let puts = self.services.values()
+        let puts = self
+            .services
+            .values()
             .map(|service| (format!("service/{}", service.name), serde_json::to_string(service).expect("plain data")))
             .collect();
         match self.store.commit(Batch { puts, ..Batch::default() }).await {

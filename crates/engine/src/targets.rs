@@ -59,9 +59,13 @@ pub(crate) enum Life {
     Spawning,
     Running,
     /// No request goes there any more; stopped when those that run have finished, at the latest at this moment.
-    Leaving { stop_at: Moment },
+    Leaving {
+        stop_at: Moment,
+    },
     /// Told to stop; killed at this moment.
-    Stopping { kill_at: Moment },
+    Stopping {
+        kill_at: Moment,
+    },
 }
 
 impl Entry {

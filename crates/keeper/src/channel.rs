@@ -9,10 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -67,8 +64,7 @@ impl WorkerSide {
         }
         // SAFETY: the keeper opened this number for us and `TAKEN` makes us its only owner.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
-            .map_err(|_| ChannelError::NotGiven)?;
+        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|_| ChannelError::NotGiven)?;
         // SAFETY: as above; the descriptor is open, fcntl succeeded.
         Ok(Self::from_fd(unsafe { OwnedFd::from_raw_fd(number) }))
     }
@@ -76,22 +72,13 @@ impl WorkerSide {
 
 /// Two connected ends.
 pub(crate) fn pair() -> io::Result<(KeeperSide, WorkerSide)> {
-    let (keeper, worker) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .map_err(io::Error::from)?;
+    let (keeper, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(io::Error::from)?;
     Ok((Channel::from_fd(keeper), Channel::from_fd(worker)))
 }
 
 impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     pub(crate) fn from_fd(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            direction: PhantomData,
-        }
+        Self { socket, direction: PhantomData }
     }
 
     /// Blocks while the peer's buffer is full.
@@ -100,11 +87,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     }
 
     /// `WouldBlock` as an IO error when the peer's buffer is full; nothing was sent then.
-    pub fn try_send(
-        &self,
-        message: &Out,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), ChannelError> {
+    pub fn try_send(&self, message: &Out, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         self.send_with(message, descriptors, MsgFlags::MSG_DONTWAIT)
     }
 
@@ -118,32 +101,17 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         self.receive_with(MsgFlags::MSG_DONTWAIT)
     }
 
-    fn send_with(
-        &self,
-        message: &Out,
-        descriptors: &[BorrowedFd<'_>],
-        flags: MsgFlags,
-    ) -> Result<(), ChannelError> {
+    fn send_with(&self, message: &Out, descriptors: &[BorrowedFd<'_>], flags: MsgFlags) -> Result<(), ChannelError> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(ChannelError::TooLong(bytes.len()));
         }
         let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&numbers)];
-        let control = if numbers.is_empty() {
-            &rights[..0]
-        } else {
-            &rights[..]
-        };
+        let control = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
         let flags = flags | MsgFlags::MSG_NOSIGNAL;
         loop {
-            match sendmsg::<()>(
-                self.socket.as_raw_fd(),
-                &[IoSlice::new(&bytes)],
-                control,
-                flags,
-                None,
-            ) {
+            match sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None) {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -166,41 +134,22 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         if length == 0 {
             return Ok(None);
         }
-        Ok(Some((
-            serde_json::from_slice(&bytes[..length])?,
-            descriptors,
-        )))
+        Ok(Some((serde_json::from_slice(&bytes[..length])?, descriptors)))
     }
 
-    fn receive_raw(
-        &self,
-        bytes: &mut [u8],
-        flags: MsgFlags,
-    ) -> Result<(usize, Vec<OwnedFd>), ChannelError> {
+    fn receive_raw(&self, bytes: &mut [u8], flags: MsgFlags) -> Result<(usize, Vec<OwnedFd>), ChannelError> {
         let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
         let mut slices = [IoSliceMut::new(bytes)];
         let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(
-            self.socket.as_raw_fd(),
-            &mut slices,
-            Some(&mut control),
-            flags,
-        )?;
-        if message
-            .flags
-            .intersects(MsgFlags::MSG_CTRUNC | MsgFlags::MSG_TRUNC)
-        {
+        let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+        if message.flags.intersects(MsgFlags::MSG_CTRUNC | MsgFlags::MSG_TRUNC) {
             return Err(ChannelError::Truncated);
         }
         let mut descriptors = Vec::new();
         for part in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(numbers) = part {
                 // SAFETY: the kernel has just made these for us.
-                descriptors.extend(
-                    numbers
-                        .into_iter()
-                        .map(|number| unsafe { OwnedFd::from_raw_fd(number) }),
-                );
+                descriptors.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
             }
         }
         Ok((message.bytes, descriptors))

@@ -70,11 +70,7 @@ impl Children {
     }
 
     pub(crate) fn signal(&self, id: &str, signal: i32) {
-        let Some(descriptor) = self
-            .known
-            .get(id)
-            .and_then(|process| process.descriptor.as_ref())
-        else {
+        let Some(descriptor) = self.known.get(id).and_then(|process| process.descriptor.as_ref()) else {
             return;
         };
         // No such process: its exit tells, or has told.
@@ -84,37 +80,25 @@ impl Children {
     /// False when the process is gone or is another one.
     pub(crate) fn adopt(&mut self, survivor: &Survivor, boot_id: &str) -> bool {
         if let Some(known) = self.known.get(&survivor.id) {
-            return known.pid == survivor.pid
-                && known.start_time == survivor.start_time
-                && known.status.is_none();
+            return known.pid == survivor.pid && known.start_time == survivor.start_time && known.status.is_none();
         }
-        let identity = Identity {
-            start_time: survivor.start_time,
-            boot_id: boot_id.to_owned(),
-        };
+        let identity = Identity { start_time: survivor.start_time, boot_id: boot_id.to_owned() };
         let Some(descriptor) = verified(&survivor.id, survivor.pid, &identity) else {
             return false;
         };
-        self.known
-            .insert(survivor.id.clone(), adopted(survivor, Some(descriptor)));
+        self.known.insert(survivor.id.clone(), adopted(survivor, Some(descriptor)));
         true
     }
 
     /// As `adopt`, but remembers the exit of one that is gone, for the next `Welcome`.
     pub(crate) fn adopt_or_mourn(&mut self, survivor: &Survivor, boot_id: &str) {
         if !self.adopt(survivor, boot_id) {
-            self.known
-                .entry(survivor.id.clone())
-                .or_insert_with(|| adopted(survivor, None));
+            self.known.entry(survivor.id.clone()).or_insert_with(|| adopted(survivor, None));
         }
     }
 
     pub(crate) fn forget(&mut self, id: &str) {
-        if self
-            .known
-            .get(id)
-            .is_some_and(|process| process.status.is_some())
-        {
+        if self.known.get(id).is_some_and(|process| process.status.is_some()) {
             self.known.remove(id);
         }
     }
@@ -138,24 +122,16 @@ impl Children {
     }
 
     pub(crate) fn watched(&self) -> impl Iterator<Item = &PidFd> {
-        self.known
-            .values()
-            .filter(|process| process.status.is_none())
-            .filter_map(|process| process.descriptor.as_ref())
+        self.known.values().filter(|process| process.status.is_none()).filter_map(|process| process.descriptor.as_ref())
     }
 
     /// Those that ended since the last call.
     pub(crate) fn reap(&mut self) -> Vec<(String, Status)> {
         let mut ended = Vec::new();
         for (id, process) in &mut self.known {
-            let is_over = process.status.is_none()
-                && process.descriptor.as_ref().is_some_and(PidFd::has_ended);
+            let is_over = process.status.is_none() && process.descriptor.as_ref().is_some_and(PidFd::has_ended);
             if is_over {
-                let status = if process.is_own {
-                    reap(process.pid)
-                } else {
-                    Status::Unknown
-                };
+                let status = if process.is_own { reap(process.pid) } else { Status::Unknown };
                 process.status = Some(status);
                 process.go = None;
                 ended.push((id.clone(), status));
@@ -167,15 +143,7 @@ impl Children {
 
 fn adopted(survivor: &Survivor, descriptor: Option<PidFd>) -> Process {
     let status = descriptor.is_none().then_some(Status::Unknown);
-    Process {
-        pid: survivor.pid,
-        start_time: survivor.start_time,
-        descriptor,
-        is_own: false,
-        go: None,
-        running: true,
-        status,
-    }
+    Process { pid: survivor.pid, start_time: survivor.start_time, descriptor, is_own: false, go: None, running: true, status }
 }
 
 pub(crate) fn reap(pid: i32) -> Status {

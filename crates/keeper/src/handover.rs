@@ -9,8 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt,
-    listen as listen_on, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen as listen_on, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -44,14 +43,7 @@ impl Handover {
     /// `WouldBlock` when nobody knocks, for use after readiness.
     pub fn accept(&self) -> io::Result<WorkerSide> {
         // SAFETY: null pointers mean that the address of the peer is not wanted.
-        let number = unsafe {
-            libc::accept4(
-                self.as_raw_fd(),
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                libc::SOCK_CLOEXEC,
-            )
-        };
+        let number = unsafe { libc::accept4(self.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
         if number < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -85,22 +77,13 @@ pub(crate) fn find_orphan(state_dir: &Path) -> io::Result<Option<(i32, KeeperSid
         other => other?,
     }
     // A worker that hangs must not hang the keeper for ever.
-    setsockopt(
-        &socket,
-        sockopt::ReceiveTimeout,
-        &TimeVal::milliseconds(ANSWER_TIMEOUT_MS),
-    )?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ANSWER_TIMEOUT_MS))?;
     let pid = getsockopt(&socket, sockopt::PeerCredentials)?.pid();
     Ok(Some((pid, Channel::from_fd(socket))))
 }
 
 fn new_socket(flags: SockFlag) -> io::Result<OwnedFd> {
-    Ok(socket(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        flags | SockFlag::SOCK_CLOEXEC,
-        None,
-    )?)
+    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags | SockFlag::SOCK_CLOEXEC, None)?)
 }
 
 fn path(state_dir: &Path) -> PathBuf {

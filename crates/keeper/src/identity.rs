@@ -17,10 +17,7 @@ pub struct Identity {
 
 /// `None` when there is no such process, or /proc does not tell.
 pub fn process_identity(pid: i32) -> Option<Identity> {
-    Some(Identity {
-        start_time: stat_field(pid, 22)?.parse().ok()?,
-        boot_id: boot_id()?,
-    })
+    Some(Identity { start_time: stat_field(pid, 22)?.parse().ok()?, boot_id: boot_id()? })
 }
 
 pub(crate) fn session_of(pid: i32) -> Option<i32> {
@@ -28,12 +25,7 @@ pub(crate) fn session_of(pid: i32) -> Option<i32> {
 }
 
 pub(crate) fn boot_id() -> Option<String> {
-    Some(
-        fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .ok()?
-            .trim()
-            .to_owned(),
-    )
+    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 
 /// Opens first and compares afterwards, so that the pid cannot have changed hands in between.
@@ -45,11 +37,8 @@ pub(crate) fn verified(id: &str, pid: i32, expected: &Identity) -> Option<PidFd>
 
 fn carries_target(pid: i32, id: &str) -> bool {
     let wanted = format!("CHANGEOVER_TARGET={id}");
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-        environment
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == wanted.as_bytes())
-    })
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
 }
 
 /// `number` counts from 1 as in proc(5). The command (field 2) may hold spaces and brackets, hence the last bracket.
@@ -57,7 +46,5 @@ fn stat_field(pid: i32, number: usize) -> Option<String> {
     let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let (_, rest) = text.rsplit_once(')')?;
-    rest.split_whitespace()
-        .nth(number.checked_sub(3)?)
-        .map(str::to_owned)
+    rest.split_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
 }

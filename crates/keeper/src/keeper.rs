@@ -101,32 +101,18 @@ impl Keeper {
     }
 
     fn take_over_orphan(&mut self) -> Result<(), Error> {
-        let Some((pid, channel)) =
-            handover::find_orphan(&self.options.state_dir).map_err(Error::Connect)?
-        else {
+        let Some((pid, channel)) = handover::find_orphan(&self.options.state_dir).map_err(Error::Connect)? else {
             return Ok(());
         };
-        let refused = |reason: &str| Error::Handover {
-            pid,
-            reason: reason.to_owned(),
-        };
+        let refused = |reason: &str| Error::Handover { pid, reason: reason.to_owned() };
         // The connection proves that it lives; opened before the answer is read, the descriptor is surely that process.
         let descriptor = PidFd::open(pid).map_err(|error| refused(&error.to_string()))?;
-        let answer = channel
-            .recv()
-            .map_err(|error| refused(&format!("no answer ({error})")))?;
+        let answer = channel.recv().map_err(|error| refused(&format!("no answer ({error})")))?;
         // It died just now: a new worker will do.
         let Some((message, sockets)) = answer else {
             return Ok(());
         };
-        let ToKeeper::Orphan {
-            protocol,
-            pid: told_pid,
-            boot_id,
-            listeners,
-            children,
-        } = message
-        else {
+        let ToKeeper::Orphan { protocol, pid: told_pid, boot_id, listeners, children } = message else {
             return Err(refused("it answered something else"));
         };
         if protocol != PROTOCOL || told_pid != pid || sockets.len() != listeners.len() {
@@ -171,11 +157,7 @@ impl Keeper {
             // Later it may be a passing lack of memory or descriptors: the sockets are worth waiting for.
             Err(error) if self.was_welcome => {
                 eprintln!("changeover: cannot start the worker: {error}");
-                self.next_start = now
-                    + self
-                        .restarts
-                        .crashed(now, now)
-                        .max(std::time::Duration::from_millis(50));
+                self.next_start = now + self.restarts.crashed(now, now).max(std::time::Duration::from_millis(50));
             }
             Err(error) => return Err(Error::StartWorker(error)),
         }
@@ -186,31 +168,14 @@ impl Keeper {
         let mut list = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(worker) = &self.worker {
             list.push(PollFd::new(worker.descriptor.as_fd(), PollFlags::POLLIN));
-            let output = if worker.wants_to_send() {
-                PollFlags::POLLOUT
-            } else {
-                PollFlags::empty()
-            };
-            list.extend(
-                worker
-                    .channel
-                    .as_ref()
-                    .map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN | output)),
-            );
+            let output = if worker.wants_to_send() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            list.extend(worker.channel.as_ref().map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN | output)));
         }
-        list.extend(
-            self.children
-                .watched()
-                .map(|child| PollFd::new(child.as_fd(), PollFlags::POLLIN)),
-        );
+        list.extend(self.children.watched().map(|child| PollFd::new(child.as_fd(), PollFlags::POLLIN)));
         let timeout = match &self.worker {
             Some(_) => PollTimeout::NONE,
             None => {
-                let left_ms = self
-                    .next_start
-                    .saturating_duration_since(Instant::now())
-                    .as_millis()
-                    + 1;
+                let left_ms = self.next_start.saturating_duration_since(Instant::now()).as_millis() + 1;
                 PollTimeout::from(u16::try_from(left_ms).unwrap_or(u16::MAX))
             }
         };
@@ -241,11 +206,7 @@ impl Keeper {
         if let Some(worker) = &mut self.worker {
             worker.flush();
         }
-        while let Some(channel) = self
-            .worker
-            .as_ref()
-            .and_then(|worker| worker.channel.as_ref())
-        {
+        while let Some(channel) = self.worker.as_ref().and_then(|worker| worker.channel.as_ref()) {
             match hear(channel) {
                 Heard::Message(message) => self.obey(message)?,
                 Heard::Nothing => return Ok(()),
@@ -264,9 +225,7 @@ impl Keeper {
 
     fn obey(&mut self, message: ToKeeper) -> Result<(), Error> {
         match message {
-            ToKeeper::Hello {
-                protocol: PROTOCOL, ..
-            } => self.welcome()?,
+            ToKeeper::Hello { protocol: PROTOCOL, .. } => self.welcome()?,
             ToKeeper::Hello { .. } | ToKeeper::Orphan { .. } => {
                 eprintln!("changeover: worker does not speak this keeper's protocol");
                 self.worker.iter().for_each(Worker::kill);
@@ -275,52 +234,22 @@ impl Keeper {
             ToKeeper::Unlisten { address } => self.listeners.unlisten(address),
             ToKeeper::Spawn { id, spec } => {
                 let answer = match self.children.spawn(&id, &spec) {
-                    Ok((pid, start_time)) => FromKeeper::Spawned {
-                        id,
-                        pid,
-                        start_time,
-                        boot_id: self.boot_id.clone(),
-                    },
-                    Err(error) => FromKeeper::SpawnFailed {
-                        id,
-                        error: error.to_string(),
-                    },
+                    Ok((pid, start_time)) => FromKeeper::Spawned { id, pid, start_time, boot_id: self.boot_id.clone() },
+                    Err(error) => FromKeeper::SpawnFailed { id, error: error.to_string() },
                 };
                 self.tell(answer, &[])?;
             }
             ToKeeper::Go { id } => self.children.go(&id),
             ToKeeper::Signal { id, signal } => self.children.signal(&id, signal),
-            ToKeeper::Adopt {
-                id,
-                pid,
-                start_time,
-                boot_id,
-            } => {
-                let survivor = Survivor {
-                    id,
-                    pid,
-                    start_time,
-                };
+            ToKeeper::Adopt { id, pid, start_time, boot_id } => {
+                let survivor = Survivor { id, pid, start_time };
                 let is_adopted = self.children.adopt(&survivor, &boot_id);
                 let id = survivor.id;
-                let unknown = FromKeeper::Exited {
-                    id: id.clone(),
-                    status: Status::Unknown,
-                };
-                self.tell(
-                    if is_adopted {
-                        FromKeeper::Adopted { id, pid }
-                    } else {
-                        unknown
-                    },
-                    &[],
-                )?;
+                let unknown = FromKeeper::Exited { id: id.clone(), status: Status::Unknown };
+                self.tell(if is_adopted { FromKeeper::Adopted { id, pid } } else { unknown }, &[])?;
             }
             ToKeeper::Forget { id } => self.children.forget(&id),
-            ToKeeper::Leave { .. } => self
-                .worker
-                .iter_mut()
-                .for_each(|worker| worker.leaving = true),
+            ToKeeper::Leave { .. } => self.worker.iter_mut().for_each(|worker| worker.leaving = true),
         }
         Ok(())
     }
@@ -329,10 +258,7 @@ impl Keeper {
         let Some(worker) = &mut self.worker else {
             return Ok(());
         };
-        let message = FromKeeper::Welcome {
-            listeners: self.listeners.addresses(),
-            children: self.children.list(),
-        };
+        let message = FromKeeper::Welcome { listeners: self.listeners.addresses(), children: self.children.list() };
         let sockets: Vec<BorrowedFd<'_>> = self.listeners.sockets().collect();
         worker.send(message, &sockets)?;
         worker.welcomed = true;
@@ -374,11 +300,7 @@ impl Keeper {
     }
 
     fn see_worker_end(&mut self) -> Result<Option<u8>, Error> {
-        if !self
-            .worker
-            .as_ref()
-            .is_some_and(|worker| worker.descriptor.has_ended())
-        {
+        if !self.worker.as_ref().is_some_and(|worker| worker.descriptor.has_ended()) {
             return Ok(None);
         }
         // Its last words, perhaps that it leaves, may have come after we last listened.
@@ -404,9 +326,7 @@ impl Keeper {
             Status::Unknown if worker.leaving => Some(0),
             Status::Signal(_) if worker.leaving => Some(1),
             Status::Code(0) if self.ending.is_some() => Some(0),
-            Status::Code(code) if !self.was_welcome && GIVES_UP.contains(&code) => {
-                u8::try_from(code).ok()
-            }
+            Status::Code(code) if !self.was_welcome && GIVES_UP.contains(&code) => u8::try_from(code).ok(),
             _ => None,
         }
     }
@@ -425,11 +345,7 @@ fn hear(channel: &KeeperSide) -> Heard {
         Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
         Err(error) => {
             eprintln!("changeover: message of the worker not heard: {error}");
-            if matches!(error, ChannelError::Io(_)) {
-                Heard::End
-            } else {
-                hear(channel)
-            }
+            if matches!(error, ChannelError::Io(_)) { Heard::End } else { hear(channel) }
         }
     }
 }

@@ -28,7 +28,5 @@ pub use error::Error;
 pub use identity::{Identity, process_identity};
 pub use keeper::{Keeper, Options, open};
 pub use ports::port_belongs_to_session;
-pub use protocol::{
-    Child, FromKeeper, MESSAGE_BYTES_MAX, PROTOCOL, Spec, Status, Survivor, ToKeeper,
-};
+pub use protocol::{Child, FromKeeper, MESSAGE_BYTES_MAX, PROTOCOL, Spec, Status, Survivor, ToKeeper};
 pub use trampoline::child_main;

@@ -98,17 +98,11 @@ pub(crate) fn explain(error: &io::Error) -> String {
 
 /// sd_listen_fds(3): descriptors from 3 on, meant for us only if `LISTEN_PID` is ours.
 fn inherited_from_systemd() -> Vec<(SocketAddr, OwnedFd)> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u32>().ok())
-    };
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     if number("LISTEN_PID") != Some(std::process::id()) {
         return Vec::new();
     }
-    let count = i32::try_from(number("LISTEN_FDS").unwrap_or(0))
-        .unwrap_or(0)
-        .min(200);
+    let count = i32::try_from(number("LISTEN_FDS").unwrap_or(0)).unwrap_or(0).min(200);
     (3..3 + count).filter_map(inherited).collect()
 }
 

@@ -29,10 +29,7 @@ impl PidFd {
         }
         let number = i32::try_from(number).expect("descriptors fit an int");
         // SAFETY: the kernel has just made it for us; it closes on exec by itself.
-        Ok(Self {
-            descriptor: unsafe { OwnedFd::from_raw_fd(number) },
-            pid,
-        })
+        Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(number) }, pid })
     }
 
     /// Readable means ended, whether reaped or not.
@@ -56,30 +53,14 @@ impl PidFd {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         // SAFETY: no pointers are passed.
-        if unsafe { libc::kill(-self.pid, signal) } < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if unsafe { libc::kill(-self.pid, signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     fn send(&self, signal: i32, flags: libc::c_uint) -> io::Result<()> {
         let information = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a null siginfo is allowed and means the one of kill(2).
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.descriptor.as_raw_fd(),
-                signal,
-                information,
-                flags,
-            )
-        };
-        if answer < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.descriptor.as_raw_fd(), signal, information, flags) };
+        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

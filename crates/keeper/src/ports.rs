@@ -17,11 +17,7 @@ pub fn port_belongs_to_session(port: u16, session_pid: i32) -> Option<bool> {
     }
     let mut all_seen = true;
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         if session_of(pid) != Some(session_pid) {
@@ -41,10 +37,7 @@ fn listening_sockets(port: u16) -> Option<HashSet<String>> {
     let mut sockets = HashSet::new();
     sockets.extend(parse(&fs::read_to_string("/proc/net/tcp").ok()?, port));
     // Absent where IPv6 is switched off.
-    sockets.extend(parse(
-        &fs::read_to_string("/proc/net/tcp6").unwrap_or_default(),
-        port,
-    ));
+    sockets.extend(parse(&fs::read_to_string("/proc/net/tcp6").unwrap_or_default(), port));
     Some(sockets)
 }
 

@@ -38,11 +38,7 @@ impl Restarts {
     }
 
     fn forget_old(&mut self, now: Instant) {
-        while self
-            .crashes
-            .front()
-            .is_some_and(|crash| now.duration_since(*crash) > WINDOW)
-        {
+        while self.crashes.front().is_some_and(|crash| now.duration_since(*crash) > WINDOW) {
             self.crashes.pop_front();
         }
     }
@@ -56,9 +52,7 @@ mod tests {
     fn a_quick_death_is_forgiven_once_and_the_delay_ends_at_one_second() {
         let start = Instant::now();
         let mut restarts = Restarts::default();
-        let delays: Vec<_> = (0..8)
-            .map(|_| restarts.crashed(start, start).as_millis())
-            .collect();
+        let delays: Vec<_> = (0..8).map(|_| restarts.crashed(start, start).as_millis()).collect();
         assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(restarts.crashed(start, start + QUICK_DEATH), Duration::ZERO);
         assert_eq!(restarts.recent(start + Duration::from_secs(11)), 0);

@@ -32,9 +32,7 @@ pub(crate) fn start(id: &str, spec: &Spec) -> io::Result<Started> {
         .append(true)
         .create(true)
         .open(&spec.output)
-        .map_err(|error| {
-            io::Error::other(format!("cannot open `{}`: {error}", spec.output.display()))
-        })?;
+        .map_err(|error| io::Error::other(format!("cannot open `{}`: {error}", spec.output.display())))?;
     let (wait, go) = io::pipe()?;
     let wait_number = wait.as_raw_fd();
 
@@ -60,18 +58,11 @@ pub(crate) fn start(id: &str, spec: &Spec) -> io::Result<Started> {
     let pid = i32::try_from(child.id()).expect("pids fit an int");
     // Not reaped yet, so the pid is still this process.
     match (PidFd::open(pid), process_identity(pid)) {
-        (Ok(descriptor), Some(identity)) => Ok(Started {
-            pid,
-            start_time: identity.start_time,
-            descriptor,
-            go,
-        }),
+        (Ok(descriptor), Some(identity)) => Ok(Started { pid, start_time: identity.start_time, descriptor, go }),
         (descriptor, _) => {
             child.kill()?;
             child.wait()?;
-            Err(descriptor
-                .err()
-                .unwrap_or_else(|| io::Error::other("cannot read its start time from /proc")))
+            Err(descriptor.err().unwrap_or_else(|| io::Error::other("cannot read its start time from /proc")))
         }
     }
 }
@@ -80,9 +71,7 @@ pub(crate) fn start(id: &str, spec: &Spec) -> io::Result<Started> {
 pub(crate) fn keep_open(number: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open in the parent, hence here.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))
-        .map(drop)
-        .map_err(io::Error::from)
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(io::Error::from)
 }
 
 /// An empty string stands for "none"; the environment is not among them, because anyone may read arguments.

@@ -54,12 +54,7 @@ pub fn child_main(arguments: impl IntoIterator<Item = OsString>) -> ! {
 
 fn plan(arguments: impl IntoIterator<Item = OsString>) -> Option<Plan> {
     let mut arguments = arguments.into_iter();
-    let number: i32 = arguments
-        .next()?
-        .to_str()?
-        .parse()
-        .ok()
-        .filter(|number| *number > 2)?;
+    let number: i32 = arguments.next()?.to_str()?.parse().ok().filter(|number| *number > 2)?;
     let cwd = arguments.next()?.into();
     let user = arguments.next()?.into_string().ok()?;
     let result = arguments.next()?;
@@ -77,14 +72,7 @@ fn plan(arguments: impl IntoIterator<Item = OsString>) -> Option<Plan> {
 
 fn close_the_rest_on_exec() {
     // SAFETY: no pointers are passed. The result does not matter: all our own descriptors close on exec anyway.
-    unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 fn become_command(plan: &Plan) -> io::Result<Infallible> {
@@ -113,16 +101,12 @@ fn prepared(plan: &Plan) -> io::Result<Command> {
 }
 
 fn account(name: &str) -> io::Result<(CString, Uid, Gid)> {
-    let user =
-        User::from_name(name)?.ok_or_else(|| io::Error::other(format!("no user `{name}`")))?;
+    let user = User::from_name(name)?.ok_or_else(|| io::Error::other(format!("no user `{name}`")))?;
     Ok((CString::new(name)?, user.uid, user.gid))
 }
 
 fn refuse(plan: &Plan, error: &io::Error) {
-    eprintln!(
-        "changeover: cannot run `{}`: {error}",
-        plan.command[0].to_string_lossy()
-    );
+    eprintln!("changeover: cannot run `{}`: {error}", plan.command[0].to_string_lossy());
 }
 
 fn run_beneath(plan: &Plan, result: &Path) -> ! {
@@ -142,17 +126,11 @@ fn run_beneath(plan: &Plan, result: &Path) -> ! {
 }
 
 pub(crate) fn told(status: ExitStatus) -> Status {
-    status
-        .code()
-        .map(Status::Code)
-        .or(status.signal().map(Status::Signal))
-        .unwrap_or(Status::Unknown)
+    status.code().map(Status::Code).or(status.signal().map(Status::Signal)).unwrap_or(Status::Unknown)
 }
 
 fn write_durably(path: &Path, status: Status) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .ok_or_else(|| io::Error::other("not a file"))?;
+    let directory = path.parent().ok_or_else(|| io::Error::other("not a file"))?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let mut file = File::create(&temporary)?;

@@ -36,9 +36,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(command: &[OsString], crashes: usize, memory: &File) -> io::Result<Self> {
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| io::Error::other("no worker command"))?;
+        let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no worker command"))?;
         let (ours, theirs) = channel::pair()?;
         let number = theirs.as_raw_fd();
         let memory = memory.as_raw_fd();
@@ -67,10 +65,7 @@ impl Worker {
             let _ = child.kill();
             let _ = child.wait();
         })?;
-        Ok(Self {
-            is_own: true,
-            ..Self::adopted(pid, descriptor, ours)
-        })
+        Ok(Self { is_own: true, ..Self::adopted(pid, descriptor, ours) })
     }
 
     pub(crate) fn adopted(pid: i32, descriptor: PidFd, channel: KeeperSide) -> Self {
@@ -86,15 +81,8 @@ impl Worker {
         }
     }
 
-    pub(crate) fn send(
-        &mut self,
-        message: FromKeeper,
-        sockets: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
-        let copies = sockets
-            .iter()
-            .map(BorrowedFd::try_clone_to_owned)
-            .collect::<io::Result<_>>()?;
+    pub(crate) fn send(&mut self, message: FromKeeper, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let copies = sockets.iter().map(BorrowedFd::try_clone_to_owned).collect::<io::Result<_>>()?;
         self.waiting.push_back((message, copies));
         self.flush();
         Ok(())
@@ -105,8 +93,7 @@ impl Worker {
     }
 
     pub(crate) fn flush(&mut self) {
-        while let (Some(channel), Some((message, sockets))) = (&self.channel, self.waiting.front())
-        {
+        while let (Some(channel), Some((message, sockets))) = (&self.channel, self.waiting.front()) {
             let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
             match channel.try_send(message, &borrowed) {
                 Ok(()) => drop(self.waiting.pop_front()),
@@ -126,10 +113,6 @@ impl Worker {
 
     /// Only after its end. How another's child ended cannot be told.
     pub(crate) fn reap(&self) -> Status {
-        if self.is_own {
-            children::reap(self.pid)
-        } else {
-            Status::Unknown
-        }
+        if self.is_own { children::reap(self.pid) } else { Status::Unknown }
     }
 }

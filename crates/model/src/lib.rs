@@ -7,8 +7,8 @@ mod name;
 mod snapshot;
 
 pub use desired::{
-    AccessLog, AccessLogFormat, AccessLogScope, BlueGreen, Desired, Gate, GateKind, Health, HostPattern, Listener,
-    PortRange, Promotion, Run, Runtime, Service, Signal,
+    AccessLog, AccessLogFormat, AccessLogScope, BlueGreen, Desired, Gate, GateKind, Health, HostPattern, Listener, PortRange, Promotion,
+    Run, Runtime, Service, Signal,
 };
 pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
 pub use snapshot::{Arm, Mode, Preview, Route, ServiceRouting, Snapshot, Target, VersionTargets};

@@ -43,9 +43,14 @@ pub struct Route {
 pub enum Mode {
     Serve,
     /// Requests wait for the mode to change, at most `wait_max_ms`, at most `queue_max` at once; then 504.
-    Hold { wait_max_ms: u64, queue_max: u32 },
+    Hold {
+        wait_max_ms: u64,
+        queue_max: u32,
+    },
     /// 503 with this page.
-    Maintenance { page: String },
+    Maintenance {
+        page: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,11 +10,7 @@ use crate::reason::Reason;
 const REASON: HeaderName = HeaderName::from_static(model::REASON_FIELD);
 
 pub(crate) fn made(reason: Reason) -> Response<AnswerBody> {
-    page(
-        reason,
-        Bytes::from_static(reason.text().as_bytes()),
-        "text/plain; charset=utf-8",
-    )
+    page(reason, Bytes::from_static(reason.text().as_bytes()), "text/plain; charset=utf-8")
 }
 
 pub(crate) fn maintenance(page_text: Bytes) -> Response<AnswerBody> {
@@ -22,11 +18,7 @@ pub(crate) fn maintenance(page_text: Bytes) -> Response<AnswerBody> {
         return made(Reason::Maintenance);
     }
     let html = page_text.trim_ascii_start().starts_with(b"<");
-    let kind = if html {
-        "text/html; charset=utf-8"
-    } else {
-        "text/plain; charset=utf-8"
-    };
+    let kind = if html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
     page(Reason::Maintenance, page_text, kind)
 }
 
@@ -38,10 +30,7 @@ fn page(reason: Reason, text: Bytes, kind: &'static str) -> Response<AnswerBody>
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if reason.status() == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
-        );
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
     }
     if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -27,25 +27,15 @@ pub(crate) struct RequestBody {
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming) -> Self {
-        Self {
-            incoming: (!incoming.is_end_stream()).then_some(incoming),
-            line: None,
-        }
+        Self { incoming: (!incoming.is_end_stream()).then_some(incoming), line: None }
     }
 
     pub(crate) fn none() -> Self {
-        Self {
-            incoming: None,
-            line: None,
-        }
+        Self { incoming: None, line: None }
     }
 
     pub(crate) fn goes_over(&mut self, line: &Rc<Line>) {
-        line.enter(if self.incoming.is_some() {
-            Phase::Sending
-        } else {
-            Phase::Waiting
-        });
+        line.enter(if self.incoming.is_some() { Phase::Sending } else { Phase::Waiting });
         self.line = Some(line.clone());
     }
 
@@ -63,10 +53,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         loop {
             let Some(incoming) = &mut self.incoming else {
                 return Poll::Ready(None);
@@ -100,9 +87,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming
-            .as_ref()
-            .map_or(SizeHint::with_exact(0), Body::size_hint)
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -134,13 +119,7 @@ pub(crate) struct Flow {
 impl Flow {
     pub(crate) fn new(incoming: Incoming, lane: Rc<Lane>, sender: Sender, ticket: Ticket) -> Self {
         sender.line.enter(Phase::Answering);
-        Self {
-            incoming,
-            lane,
-            sender: Some(sender),
-            ticket,
-            ended: false,
-        }
+        Self { incoming, lane, sender: Some(sender), ticket, ended: false }
     }
 
     fn broken(&self) -> Option<Broken> {
@@ -204,10 +183,7 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             AnswerBody::Empty => Poll::Ready(None),
             AnswerBody::Text(text) if text.is_empty() => Poll::Ready(None),

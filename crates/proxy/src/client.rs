@@ -48,8 +48,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(listener: ListenerName, peer: SocketAddr, clock: CoarseClock) -> Rc<Self> {
-        let forwarded_for = HeaderValue::try_from(peer.ip().to_canonical().to_string())
-            .expect("an address is a field value");
+        let forwarded_for = HeaderValue::try_from(peer.ip().to_canonical().to_string()).expect("an address is a field value");
         Rc::new(Self {
             listener,
             peer,
@@ -117,11 +116,7 @@ impl Client {
 
     /// Between two requests, with nothing half read and nothing half written: hyper's connection holds no state.
     fn may_park(&self) -> bool {
-        self.busy.get() == 0
-            && self.bodiless.get()
-            && !self.is_http2()
-            && self.activity.head_ms() == 0
-            && !self.activity.is_write_stalled()
+        self.busy.get() == 0 && self.bodiless.get() && !self.is_http2() && self.activity.head_ms() == 0 && !self.activity.is_write_stalled()
     }
 
     fn wake(&self) {
@@ -143,10 +138,7 @@ impl Client {
                 _ => {}
             }
             let mut waker = self.waker.borrow_mut();
-            if !waker
-                .as_ref()
-                .is_some_and(|known| known.will_wake(cx.waker()))
-            {
+            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
                 *waker = Some(cx.waker().clone());
             }
             drop(waker);

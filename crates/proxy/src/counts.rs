@@ -34,10 +34,7 @@ struct Block {
 
 /// Only for counts with a single writer.
 pub(crate) fn bump(count: &AtomicU64, by: u64) {
-    count.store(
-        count.load(Ordering::Relaxed).wrapping_add(by),
-        Ordering::Relaxed,
-    );
+    count.store(count.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
 impl VersionCounts {
@@ -49,9 +46,7 @@ impl VersionCounts {
             classes: [const { AtomicU64::new(0) }; 5],
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
         };
-        Self {
-            blocks: (0..threads).map(|_| block()).collect(),
-        }
+        Self { blocks: (0..threads).map(|_| block()).collect() }
     }
 
     pub(crate) fn record(&self, thread: usize, status: u16, bad: bool, duration_us: u64) {
@@ -77,9 +72,7 @@ impl VersionCounts {
                 *sum += class.load(Ordering::Relaxed);
             }
             for (bucket, count) in block.buckets.iter().enumerate() {
-                counts
-                    .latency
-                    .add_to_bucket(bucket, count.load(Ordering::Relaxed));
+                counts.latency.add_to_bucket(bucket, count.load(Ordering::Relaxed));
             }
         }
         counts

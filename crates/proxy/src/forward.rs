@@ -45,40 +45,20 @@ pub(crate) struct Chosen {
     pub(crate) counts: Arc<VersionCounts>,
 }
 
-pub(crate) async fn handle(
-    lane: Rc<Lane>,
-    client: Rc<Client>,
-    mut request: Request<Incoming>,
-) -> Response<AnswerBody> {
+pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let started = Instant::now();
     let busy = Some(client.begin(hyper::body::Body::is_end_stream(request.body())));
     let words = lane.logs().then(|| {
         let host = request.headers().get(header::HOST).cloned();
-        Box::new(Words {
-            method: request.method().clone(),
-            host,
-            uri: request.uri().clone(),
-        })
+        Box::new(Words { method: request.method().clone(), host, uri: request.uri().clone() })
     });
     let http2 = client.is_http2();
     let mut response = match head::admit(&mut request, &client) {
         Ok(head) => {
-            let upgrade = head
-                .upgrade
-                .is_some()
-                .then(|| hyper::upgrade::on(&mut request));
+            let upgrade = head.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
             let request = request.map(RequestBody::new);
             let attempts = Attempts::new(&request);
-            let passage = Passage {
-                lane: lane.clone(),
-                client,
-                head,
-                upgrade,
-                started,
-                words,
-                busy,
-                attempts,
-            };
+            let passage = Passage { lane: lane.clone(), client, head, upgrade, started, words, busy, attempts };
             passage.run(request).await
         }
         Err(reason) => {
@@ -87,9 +67,7 @@ pub(crate) async fn handle(
         }
     };
     if lane.is_draining() && !http2 && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -110,13 +88,9 @@ impl Passage {
                     self.note(Reason::Maintenance);
                     return answer::maintenance(page);
                 }
-                Mode::Hold {
-                    wait_max_ms,
-                    queue_max,
-                } => {
+                Mode::Hold { wait_max_ms, queue_max } => {
                     let wait = Duration::from_millis(*wait_max_ms);
-                    let until =
-                        *hold_until.get_or_insert_with(|| tokio::time::Instant::now() + wait);
+                    let until = *hold_until.get_or_insert_with(|| tokio::time::Instant::now() + wait);
                     match self.hold(&table, routed, until, *queue_max).await {
                         Ok(()) => continue,
                         Err(reason) => return self.made(reason),
@@ -131,26 +105,12 @@ impl Passage {
     }
 
     fn route(&self, table: &Table, request: &Request<RequestBody>) -> Result<Routed, Reason> {
-        let wanted = request
-            .headers()
-            .get(model::VERSION_FIELD)
-            .map(HeaderValue::as_bytes);
-        table.route(
-            &self.client.listener,
-            &self.head.host,
-            request.uri().path(),
-            wanted,
-        )
+        let wanted = request.headers().get(model::VERSION_FIELD).map(HeaderValue::as_bytes);
+        table.route(&self.client.listener, &self.head.host, request.uri().path(), wanted)
     }
 
     /// Waits for the next table. The place in the queue is given back even if the client leaves.
-    async fn hold(
-        &self,
-        table: &Table,
-        routed: Routed,
-        until: tokio::time::Instant,
-        queue_max: u32,
-    ) -> Result<(), Reason> {
+    async fn hold(&self, table: &Table, routed: Routed, until: tokio::time::Instant, queue_max: u32) -> Result<(), Reason> {
         struct Place<'a>(&'a std::sync::atomic::AtomicU32);
         impl Drop for Place<'_> {
             fn drop(&mut self) {
@@ -167,29 +127,17 @@ impl Passage {
         changed.map_err(|_| Reason::HoldTimeout)
     }
 
-    async fn attempt(
-        &mut self,
-        table: &Table,
-        routed: Routed,
-        request: Request<RequestBody>,
-    ) -> Attempt {
+    async fn attempt(&mut self, table: &Table, routed: Routed, request: Request<RequestBody>) -> Attempt {
         let service = &table.services[routed.service];
         if routed.only.is_none() && service.arms.is_empty() {
             return Attempt::Answered(self.made(Reason::NothingDeployed));
         }
-        let picked = if self.attempts.exhausted() {
-            None
-        } else {
-            service.pick(routed.only, self.attempts.tried(), now_ms())
-        };
+        let picked = if self.attempts.exhausted() { None } else { service.pick(routed.only, self.attempts.tried(), now_ms()) };
         let Some((version, target)) = picked else {
             return Attempt::Answered(self.no_target_left());
         };
         // No await since the table was read: a switch that this thread acknowledged cannot lie between.
-        let chosen = Chosen {
-            claim: Claim::new(&target.live),
-            counts: version.counts.clone(),
-        };
+        let chosen = Chosen { claim: Claim::new(&target.live), counts: version.counts.clone() };
         self.attempts.begin_round();
         let number = target.live.number;
         let (sender, reused) = match self.lane.lines.take(number) {
@@ -207,22 +155,12 @@ impl Passage {
         if !reused && !self.still_permitted(table, &request, &version.name, number) {
             return Attempt::Again(request);
         }
-        sender.line.limits(
-            service.response_header_timeout_ms,
-            service.stream_idle_timeout_ms,
-        );
-        self.send(chosen, sender, reused, target.address, request)
-            .await
+        sender.line.limits(service.response_header_timeout_ms, service.stream_idle_timeout_ms);
+        self.send(chosen, sender, reused, target.address, request).await
     }
 
     /// After an await the table may have changed under the claim.
-    fn still_permitted(
-        &self,
-        old: &Table,
-        request: &Request<RequestBody>,
-        version: &model::VersionName,
-        target: u64,
-    ) -> bool {
+    fn still_permitted(&self, old: &Table, request: &Request<RequestBody>, version: &model::VersionName, target: u64) -> bool {
         let table = self.lane.table();
         if std::ptr::eq(old, &**table) {
             return true;
@@ -249,18 +187,10 @@ impl Passage {
             }
         }
         if let Some(protocol) = &self.head.upgrade {
-            request
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            request
-                .headers_mut()
-                .insert(header::UPGRADE, protocol.clone());
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            request.headers_mut().insert(header::UPGRADE, protocol.clone());
         }
-        let spare = if reused {
-            self.attempts.spare(&request)
-        } else {
-            None
-        };
+        let spare = if reused { self.attempts.spare(&request) } else { None };
         request.body_mut().goes_over(&sender.line);
         match sender.send.try_send_request(request).await {
             Ok(response) => {
@@ -271,13 +201,7 @@ impl Passage {
         }
     }
 
-    fn unanswered(
-        &mut self,
-        chosen: Chosen,
-        sender: Sender,
-        unsent: Option<Request<RequestBody>>,
-        spare: Option<Spare>,
-    ) -> Attempt {
+    fn unanswered(&mut self, chosen: Chosen, sender: Sender, unsent: Option<Request<RequestBody>>, spare: Option<Spare>) -> Attempt {
         let reason = match sender.line.broken() {
             Some(Broken::ResponseTimeout | Broken::AnswerStalled) => Reason::ResponseTimeout,
             Some(Broken::RequestStalled) => Reason::RequestStalled,
@@ -291,8 +215,7 @@ impl Passage {
         };
         if let Some(request) = again {
             self.attempts.sent_in_vain(chosen.claim.target().number);
-            self.attempts
-                .failed_on(chosen.counts, chosen.claim.target().clone());
+            self.attempts.failed_on(chosen.counts, chosen.claim.target().clone());
             return Attempt::Again(request);
         }
         let fault_of_target = matches!(reason, Reason::TargetReset | Reason::ResponseTimeout);
@@ -311,13 +234,7 @@ impl Passage {
             return self.made(Reason::NoTarget);
         };
         let reason = Reason::ConnectFailed;
-        let mut ticket = self.ticket(
-            Chosen {
-                claim: Claim::new(&live),
-                counts,
-            },
-            reason.status().as_u16(),
-        );
+        let mut ticket = self.ticket(Chosen { claim: Claim::new(&live), counts }, reason.status().as_u16());
         ticket.bad = true;
         ticket.reason = Some(reason);
         self.lane.count_made(reason);
@@ -341,8 +258,7 @@ impl Passage {
     }
 
     fn note(&self, reason: Reason) {
-        self.lane
-            .note_made(reason, &self.client, self.words.as_deref(), self.started);
+        self.lane.note_made(reason, &self.client, self.words.as_deref(), self.started);
     }
 
     fn made(&self, reason: Reason) -> Response<AnswerBody> {

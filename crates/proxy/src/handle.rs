@@ -44,11 +44,7 @@ pub struct NotAcknowledged {
 
 impl fmt::Display for NotAcknowledged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} data threads did not acknowledge the new routing table within {ACKNOWLEDGE_MAX:?}",
-            self.lanes
-        )
+        write!(f, "{} data threads did not acknowledge the new routing table within {ACKNOWLEDGE_MAX:?}", self.lanes)
     }
 }
 
@@ -79,39 +75,24 @@ impl Drop for Inner {
 
 impl Proxy {
     pub fn start(config: Config) -> io::Result<Proxy> {
-        let log = config
-            .access_log
-            .map(|(settings, path)| LogWriter::open(settings, &path))
-            .transpose()?;
-        let (commands, inboxes): (Vec<_>, Vec<_>) = (0..config.threads.max(1))
-            .map(|_| mpsc::unbounded_channel())
-            .unzip();
+        let log = config.access_log.map(|(settings, path)| LogWriter::open(settings, &path)).transpose()?;
+        let (commands, inboxes): (Vec<_>, Vec<_>) = (0..config.threads.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared::new(commands, log));
-        let proxy = Proxy {
-            inner: Arc::new(Inner {
-                shared: shared.clone(),
-            }),
-        };
+        let proxy = Proxy { inner: Arc::new(Inner { shared: shared.clone() }) };
         let slots = match &config.black_box {
             Some(memory) => black_box::open(memory, inboxes.len())?,
             None => Vec::new(),
         };
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (shared, slot) = (shared.clone(), slots.get(index).copied());
-            std::thread::Builder::new()
-                .name(format!("lane-{index}"))
-                .spawn(move || {
-                    if let Some(slot) = slot {
-                        black_box::use_slot(slot);
-                    }
-                    let local = tokio::task::LocalSet::new();
-                    local.block_on(&runtime, async move {
-                        Lane::new(index, shared).run(inbox).await
-                    });
-                })?;
+            std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+                if let Some(slot) = slot {
+                    black_box::use_slot(slot);
+                }
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, async move { Lane::new(index, shared).run(inbox).await });
+            })?;
         }
         Ok(proxy)
     }
@@ -135,29 +116,13 @@ impl Proxy {
         Self::answered(asked).await
     }
 
-    async fn answered(
-        acknowledged: Vec<oneshot::Receiver<()>>,
-    ) -> Result<Duration, NotAcknowledged> {
+    async fn answered(acknowledged: Vec<oneshot::Receiver<()>>) -> Result<Duration, NotAcknowledged> {
         let started = Instant::now();
         let lanes = acknowledged.len();
-        let waits = acknowledged.into_iter().map(|inbox| async move {
-            matches!(
-                tokio::time::timeout(ACKNOWLEDGE_MAX, inbox).await,
-                Ok(Ok(()))
-            )
-        });
-        let answered = join_all(waits)
-            .await
-            .into_iter()
-            .filter(|answered| *answered)
-            .count();
-        if answered == lanes {
-            Ok(started.elapsed())
-        } else {
-            Err(NotAcknowledged {
-                lanes: lanes - answered,
-            })
-        }
+        let waits =
+            acknowledged.into_iter().map(|inbox| async move { matches!(tokio::time::timeout(ACKNOWLEDGE_MAX, inbox).await, Ok(Ok(()))) });
+        let answered = join_all(waits).await.into_iter().filter(|answered| *answered).count();
+        if answered == lanes { Ok(started.elapsed()) } else { Err(NotAcknowledged { lanes: lanes - answered }) }
     }
 
     /// Under the lock, so that two installs reach all lanes in one order.
@@ -189,46 +154,29 @@ impl Proxy {
 
     pub fn in_flight(&self, service: &ServiceName, version: &VersionName) -> InFlight {
         let registry = self.inner.shared.registry();
-        registry
-            .of(service, version)
-            .fold(InFlight::default(), |sum, live| InFlight {
-                requests: sum.requests + live.requests(),
-                tunnels: sum.tunnels + live.tunnels(),
-            })
+        registry.of(service, version).fold(InFlight::default(), |sum, live| InFlight {
+            requests: sum.requests + live.requests(),
+            tunnels: sum.tunnels + live.tunnels(),
+        })
     }
 
     pub fn in_flight_of(&self, target: &TargetId) -> InFlight {
         let live = self.inner.shared.registry().known(target);
-        live.map_or_else(InFlight::default, |live| InFlight {
-            requests: live.requests(),
-            tunnels: live.tunnels(),
-        })
+        live.map_or_else(InFlight::default, |live| InFlight { requests: live.requests(), tunnels: live.tunnels() })
     }
 
     /// Cuts what still runs on the version; returns how many requests and tunnels that were.
     pub fn cut(&self, service: &ServiceName, version: &VersionName) -> usize {
         let registry = self.inner.shared.registry();
-        let running = registry
-            .of(service, version)
-            .map(|live| live.requests() + live.tunnels())
-            .sum();
-        let targets: Vec<u64> = registry
-            .of(service, version)
-            .map(|live| live.number)
-            .collect();
+        let running = registry.of(service, version).map(|live| live.requests() + live.tunnels()).sum();
+        let targets: Vec<u64> = registry.of(service, version).map(|live| live.number).collect();
         drop(registry);
         self.tell(|| Command::Cut(targets.clone()));
         running
     }
 
     pub fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts {
-        let counts = self
-            .inner
-            .shared
-            .registry()
-            .counts
-            .get(&(service.clone(), version.clone()))
-            .cloned();
+        let counts = self.inner.shared.registry().counts.get(&(service.clone(), version.clone())).cloned();
         counts.map(|counts| counts.read()).unwrap_or_default()
     }
 

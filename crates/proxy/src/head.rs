@@ -48,9 +48,7 @@ pub(crate) fn admit(request: &mut Request<Incoming>, client: &Client) -> Result<
         return Err(Reason::BadRequest);
     }
     let upgrade = upgrade.filter(|_| !old && !client.is_http2());
-    let trailers = headers
-        .get(header::TE)
-        .is_some_and(|te| has_token(te, "trailers"));
+    let trailers = headers.get(header::TE).is_some_and(|te| has_token(te, "trailers"));
     remove_hop_by_hop(headers);
     headers.remove(header::TRAILER);
     headers.remove(HTTP2_SETTINGS);
@@ -60,10 +58,7 @@ pub(crate) fn admit(request: &mut Request<Incoming>, client: &Client) -> Result<
     }
     if has_body && !headers.contains_key(header::CONTENT_LENGTH) {
         // Said outright, because hyper drops a GET's body of unknown length otherwise.
-        headers.insert(
-            header::TRANSFER_ENCODING,
-            HeaderValue::from_static("chunked"),
-        );
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if client.is_http2() {
         join_cookies(headers);
@@ -71,11 +66,7 @@ pub(crate) fn admit(request: &mut Request<Incoming>, client: &Client) -> Result<
     name_forwarder(headers, client);
     count_hops(headers)?;
     *request.version_mut() = Version::HTTP_11;
-    Ok(Head {
-        host,
-        upgrade,
-        trailers,
-    })
+    Ok(Head { host, upgrade, trailers })
 }
 
 /// One authority, from the URI if it has one, as the `Host` field; the URI in origin form.
@@ -86,15 +77,10 @@ fn settle_host(request: &mut Request<Incoming>) -> Result<String, Reason> {
         return Err(Reason::BadRequest);
     }
     let http2 = request.version() == Version::HTTP_2;
-    let authority = request
-        .uri()
-        .authority()
-        .map(|authority| HeaderValue::from_str(authority.as_str()));
+    let authority = request.uri().authority().map(|authority| HeaderValue::from_str(authority.as_str()));
     let value = match (authority, field) {
         (Some(Err(_)), _) => return Err(Reason::BadRequest),
-        (Some(Ok(authority)), Some(field))
-            if http2 && !field.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
-        {
+        (Some(Ok(authority)), Some(field)) if http2 && !field.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
             return Err(Reason::BadRequest);
         }
         (Some(Ok(authority)), _) => authority,
@@ -104,21 +90,13 @@ fn settle_host(request: &mut Request<Incoming>) -> Result<String, Reason> {
     };
     let host = host_name(value.as_bytes()).ok_or(Reason::BadRequest)?;
     if request.uri().authority().is_some() {
-        let path = request
-            .uri()
-            .path_and_query()
-            .cloned()
-            .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
         request.headers_mut().insert(header::HOST, value);
     }
     let path = request.uri().path();
     let star = path == "*" && *request.method() == Method::OPTIONS;
-    if path.starts_with('/') || star {
-        Ok(host)
-    } else {
-        Err(Reason::BadRequest)
-    }
+    if path.starts_with('/') || star { Ok(host) } else { Err(Reason::BadRequest) }
 }
 
 /// `uri-host [":" port]` to the host in lower case; `None` when malformed.
@@ -149,18 +127,10 @@ fn check_framing(headers: &HeaderMap, has_body: bool) -> Result<(), Reason> {
     let Some(coding) = codings.next() else {
         return Ok(());
     };
-    let chunked = |value: &HeaderValue| {
-        value
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked")
-    };
+    let chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     match codings.next() {
         None if chunked(coding) => {
-            debug_assert!(
-                has_body || !headers.contains_key(header::CONTENT_LENGTH),
-                "hyper drops a length beside a coding"
-            );
+            debug_assert!(has_body || !headers.contains_key(header::CONTENT_LENGTH), "hyper drops a length beside a coding");
             Ok(())
         }
         None => Err(Reason::UnsupportedCoding),
@@ -174,47 +144,25 @@ fn check_expectation(headers: &mut HeaderMap) -> Result<(), Reason> {
     };
     // hyper sends the 100 when the body is first read, and that is after a line to a target exists.
     let known = expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if known {
-        Ok(())
-    } else {
-        Err(Reason::ExpectationFailed)
-    }
+    if known { Ok(()) } else { Err(Reason::ExpectationFailed) }
 }
 
 fn has_token(value: &HeaderValue, token: &str) -> bool {
     let mut tokens = value.to_str().unwrap_or_default().split(',');
-    tokens.any(|part| {
-        part.split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .eq_ignore_ascii_case(token)
-    })
+    tokens.any(|part| part.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(token))
 }
 
 /// h2c is not offered: HTTP/2 in clear needs no upgrade, and the target's side would be another protocol.
 fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
-    let asked = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .any(|value| has_token(value, "upgrade"));
+    let asked = headers.get_all(header::CONNECTION).iter().any(|value| has_token(value, "upgrade"));
     (asked && !has_token(upgrade, "h2c")).then(|| upgrade.clone())
 }
 
 /// Fields that a `Connection` field may not name away.
 fn is_protected(name: &HeaderName) -> bool {
-    let listed = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::AUTHORIZATION,
-        header::COOKIE,
-        header::SET_COOKIE,
-        header::VIA,
-    ];
-    listed.contains(name)
-        || name.as_str().starts_with("x-forwarded-")
-        || name.as_str().starts_with("x-changeover-")
+    let listed = [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE, header::VIA];
+    listed.contains(name) || name.as_str().starts_with("x-forwarded-") || name.as_str().starts_with("x-changeover-")
 }
 
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -247,33 +195,12 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Nothing in a trailer may change how a message is framed, routed or authenticated (RFC 9110 §6.5.1).
 pub(crate) fn filter_trailers(trailers: &mut HeaderMap) {
     let forbidden = |name: &HeaderName| {
-        let listed = [
-            header::HOST,
-            header::TE,
-            header::CONNECTION,
-            header::TRANSFER_ENCODING,
-            header::UPGRADE,
-        ];
-        let more = [
-            header::TRAILER,
-            header::AUTHORIZATION,
-            header::COOKIE,
-            header::SET_COOKIE,
-            header::CACHE_CONTROL,
-        ];
-        listed.contains(name)
-            || more.contains(name)
-            || name.as_str().starts_with("content-")
-            || is_protected(name)
+        let listed = [header::HOST, header::TE, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
+        let more = [header::TRAILER, header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE, header::CACHE_CONTROL];
+        listed.contains(name) || more.contains(name) || name.as_str().starts_with("content-") || is_protected(name)
     };
-    let names: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| forbidden(name))
-        .cloned()
-        .collect();
-    names
-        .into_iter()
-        .for_each(|name| drop(trailers.remove(name)));
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
+    names.into_iter().for_each(|name| drop(trailers.remove(name)));
 }
 
 /// HTTP/2 may split the cookie field; HTTP/1.1 may not (RFC 9113 §8.2.3).
@@ -281,11 +208,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let crumbs: Vec<&[u8]> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }
@@ -303,14 +226,9 @@ fn name_forwarder(headers: &mut HeaderMap, client: &Client) {
 
 fn count_hops(headers: &mut HeaderMap) -> Result<(), Reason> {
     if headers.contains_key(header::VIA) {
-        let fields = headers
-            .get_all(header::VIA)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+        let fields = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
         let ours = |hop: &&str| hop.split_whitespace().nth(1) == Some(PSEUDONYM);
-        let hops: usize = fields
-            .map(|field| field.split(',').filter(ours).count())
-            .sum();
+        let hops: usize = fields.map(|field| field.split(',').filter(ours).count()).sum();
         if hops >= HOPS_MAX {
             return Err(Reason::Loop);
         }
@@ -325,9 +243,7 @@ mod tests {
 
     #[test]
     fn hosts_are_parsed() {
-        let check = |given: &str, expect: Option<&str>| {
-            assert_eq!(host_name(given.as_bytes()).as_deref(), expect, "{given:?}")
-        };
+        let check = |given: &str, expect: Option<&str>| assert_eq!(host_name(given.as_bytes()).as_deref(), expect, "{given:?}");
         check("Example.COM", Some("example.com"));
         check("example.com:8080", Some("example.com"));
         check("example.com:", Some("example.com"));
@@ -345,16 +261,8 @@ mod tests {
     #[test]
     fn nominated_fields_go_but_not_the_protected_ones() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "x-a, host, x-forwarded-for"),
-            ("x-a", "1"),
-            ("host", "h"),
-            ("x-forwarded-for", "1.1.1.1"),
-        ] {
-            headers.insert(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+        for (name, value) in [("connection", "x-a, host, x-forwarded-for"), ("x-a", "1"), ("host", "h"), ("x-forwarded-for", "1.1.1.1")] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         remove_hop_by_hop(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();

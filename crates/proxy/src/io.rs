@@ -31,12 +31,7 @@ pub(crate) struct Activity {
 impl Activity {
     pub(crate) fn new(clock: CoarseClock) -> Arc<Self> {
         let last_ms = AtomicU64::new(clock.now_ms());
-        Arc::new(Self {
-            clock,
-            last_ms,
-            head_ms: AtomicU64::new(0),
-            write_stalled: AtomicBool::new(false),
-        })
+        Arc::new(Self { clock, last_ms, head_ms: AtomicU64::new(0), write_stalled: AtomicBool::new(false) })
     }
 
     fn bytes_came(&self) {
@@ -74,19 +69,11 @@ pub(crate) struct Io {
 
 impl Io {
     pub(crate) fn to_target(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            early: Bytes::new(),
-            activity: None,
-        }
+        Self { stream, early: Bytes::new(), activity: None }
     }
 
     pub(crate) fn from_client(stream: TcpStream, early: Bytes, activity: Arc<Activity>) -> Self {
-        Self {
-            stream,
-            early,
-            activity: Some(activity),
-        }
+        Self { stream, early, activity: Some(activity) }
     }
 
     fn note_write(&self, stalled: bool) {
@@ -101,10 +88,7 @@ impl Io {
 }
 
 /// Reads until the bytes differ from HTTP/2's preface or are all of it. `None`: the client left before it said anything.
-pub(crate) async fn sniff(
-    stream: &mut TcpStream,
-    activity: &Activity,
-) -> io::Result<Option<(bool, Bytes)>> {
+pub(crate) async fn sniff(stream: &mut TcpStream, activity: &Activity) -> io::Result<Option<(bool, Bytes)>> {
     let mut early = [0; HTTP2_PREFACE.len()];
     let mut length = 0;
     while length < early.len() {
@@ -122,11 +106,7 @@ pub(crate) async fn sniff(
 }
 
 impl Read for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.early.is_empty() {
             let length = this.early.len().min(buffer.remaining());
@@ -151,22 +131,14 @@ impl Read for Io {
 }
 
 impl Write for Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.note_write(poll.is_pending());
         poll
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.note_write(poll.is_pending());

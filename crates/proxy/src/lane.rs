@@ -122,10 +122,7 @@ impl Lane {
     }
 
     fn each_client(&self, action: impl Fn(&Client)) {
-        self.clients
-            .borrow()
-            .values()
-            .for_each(|client| action(client));
+        self.clients.borrow().values().for_each(|client| action(client));
     }
 
     #[allow(clippy::redundant_allocation)]
@@ -153,9 +150,7 @@ impl Lane {
         let lane = self.clone();
         sender.line.enter(crate::line::Phase::Idle);
         tokio::task::spawn_local(async move {
-            if sender.send.ready().await.is_ok()
-                && lane.table.borrow().poolable.contains(&sender.line.target)
-            {
+            if sender.send.ready().await.is_ok() && lane.table.borrow().poolable.contains(&sender.line.target) {
                 lane.lines.put(sender);
             }
         });
@@ -171,10 +166,7 @@ impl Lane {
         let number = self.next_client.get();
         self.next_client.set(number + 1);
         self.clients.borrow_mut().insert(number, client.clone());
-        Present {
-            lane: self.clone(),
-            number,
-        }
+        Present { lane: self.clone(), number }
     }
 
     /// hyper ends its connection at an upgrade; the tunnel is counted, and killed at the end of a drain, on its own.
@@ -202,29 +194,15 @@ impl Lane {
     }
 
     /// An answer that no version is responsible for.
-    pub(crate) fn note_made(
-        &self,
-        reason: Reason,
-        client: &Client,
-        words: Option<&Words>,
-        started: Instant,
-    ) {
+    pub(crate) fn note_made(&self, reason: Reason, client: &Client, words: Option<&Words>, started: Instant) {
         self.count_made(reason);
         let Some(words) = words else { return };
         self.log(&LogRecord {
             client: client.peer.ip(),
             method: words.method.as_str(),
-            host: words
-                .host
-                .as_ref()
-                .and_then(|host| host.to_str().ok())
-                .unwrap_or_default(),
+            host: words.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
             path: words.uri.path_and_query().map_or("", |path| path.as_str()),
-            protocol: if client.is_http2() {
-                "HTTP/2"
-            } else {
-                "HTTP/1.1"
-            },
+            protocol: if client.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
             status: reason.status().as_u16(),
             bytes: 0,
             duration: started.elapsed(),

@@ -122,12 +122,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn new(clock: CoarseClock) -> Self {
-        Self {
-            clock,
-            idle: RefCell::default(),
-            all: RefCell::default(),
-            next: Cell::new(0),
-        }
+        Self { clock, idle: RefCell::default(), all: RefCell::default(), next: Cell::new(0) }
     }
 
     /// The line used last, so that the others may grow old.
@@ -154,30 +149,16 @@ impl Lines {
         }
     }
 
-    pub(crate) async fn connect(
-        self: &Rc<Self>,
-        target: u64,
-        address: SocketAddr,
-    ) -> io::Result<Sender> {
+    pub(crate) async fn connect(self: &Rc<Self>, target: u64, address: SocketAddr) -> io::Result<Sender> {
         let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-            .await
-            .map_err(timed_out)??;
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(timed_out)??;
         stream.set_nodelay(true)?;
         let mut builder = http1::Builder::new();
-        builder
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .max_headers(HEADERS_MAX);
-        let (send, connection) = builder
-            .handshake(Io::to_target(stream))
-            .await
-            .map_err(io::Error::other)?;
+        builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
+        let (send, connection) = builder.handshake(Io::to_target(stream)).await.map_err(io::Error::other)?;
         let line = self.register(target);
         let number = self.next.get();
-        let removal = Removal {
-            lines: self.clone(),
-            number,
-        };
+        let removal = Removal { lines: self.clone(), number };
         let task = tokio::task::spawn_local(async move {
             let _removal = removal;
             let _ = connection.with_upgrades().await;
@@ -203,18 +184,11 @@ impl Lines {
     }
 
     /// A tunnel outlives the connection's task: from here on its own task is what `cut` aborts.
-    pub(crate) fn adopt(
-        self: &Rc<Self>,
-        line: &Rc<Line>,
-        tunnel: impl Future<Output = ()> + 'static,
-    ) {
+    pub(crate) fn adopt(self: &Rc<Self>, line: &Rc<Line>, tunnel: impl Future<Output = ()> + 'static) {
         self.next.set(self.next.get() + 1);
         let number = self.next.get();
         self.all.borrow_mut().insert(number, line.clone());
-        let removal = Removal {
-            lines: self.clone(),
-            number,
-        };
+        let removal = Removal { lines: self.clone(), number };
         let task = tokio::task::spawn_local(async move {
             let _removal = removal;
             tunnel.await;
@@ -226,10 +200,9 @@ impl Lines {
         // Idle lines die by being dropped, outside the borrow: a drop may come back here.
         let mut old = Vec::new();
         for senders in self.idle.borrow_mut().values_mut() {
-            old.extend(senders.extract_if(.., |sender| {
-                sender.send.is_closed()
-                    || now_ms.saturating_sub(sender.line.last_ms.get()) > IDLE_MAX_MS
-            }));
+            old.extend(
+                senders.extract_if(.., |sender| sender.send.is_closed() || now_ms.saturating_sub(sender.line.last_ms.get()) > IDLE_MAX_MS),
+            );
         }
         drop(old);
         for line in self.all.borrow().values() {
@@ -241,20 +214,14 @@ impl Lines {
 
     /// Closes what is idle on targets that do not serve.
     pub(crate) fn retain(&self, serves: impl Fn(u64) -> bool) {
-        let gone: Vec<_> = self
-            .idle
-            .borrow_mut()
-            .extract_if(|target, _| !serves(*target))
-            .collect();
+        let gone: Vec<_> = self.idle.borrow_mut().extract_if(|target, _| !serves(*target)).collect();
         drop(gone);
     }
 
     pub(crate) fn cut(&self, targets: &[u64]) {
         self.retain(|target| !targets.contains(&target));
         let all = self.all.borrow();
-        let running = all
-            .values()
-            .filter(|line| targets.contains(&line.target) && line.phase.get() != Phase::Idle);
+        let running = all.values().filter(|line| targets.contains(&line.target) && line.phase.get() != Phase::Idle);
         running.for_each(|line| line.break_off(Broken::Cut));
     }
 }

@@ -90,10 +90,7 @@ impl Claim {
     pub(crate) fn new(target: &Arc<TargetLive>) -> Self {
         target.requests.fetch_add(1, Ordering::SeqCst);
         black_box::began();
-        Self {
-            target: target.clone(),
-            tunnel: false,
-        }
+        Self { target: target.clone(), tunnel: false }
     }
 
     pub(crate) fn target(&self) -> &Arc<TargetLive> {
@@ -111,11 +108,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let count = if self.tunnel {
-            &self.target.tunnels
-        } else {
-            &self.target.requests
-        };
+        let count = if self.tunnel { &self.target.tunnels } else { &self.target.requests };
         let before = count.fetch_sub(1, Ordering::SeqCst);
         black_box::ended();
         debug_assert!(before > 0, "a claim is released once");
@@ -129,19 +122,12 @@ mod tests {
     #[test]
     fn five_failures_in_a_row_eject() {
         let name = |text| TargetId::new(text).expect("name");
-        let live = TargetLive::new(
-            name("t1"),
-            ServiceName::new("web").expect("name"),
-            VersionName::new("v1").expect("name"),
-        );
+        let live = TargetLive::new(name("t1"), ServiceName::new("web").expect("name"), VersionName::new("v1").expect("name"));
         (0..4).for_each(|_| live.failed());
         assert!(!live.is_ejected(now_ms()));
         live.succeeded();
         (0..4).for_each(|_| live.failed());
-        assert!(
-            !live.is_ejected(now_ms()),
-            "a success starts the count again"
-        );
+        assert!(!live.is_ejected(now_ms()), "a success starts the count again");
         live.failed();
         assert!(live.is_ejected(now_ms()));
         assert!(!live.is_ejected(now_ms() + 1_100));

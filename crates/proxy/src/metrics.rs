@@ -28,155 +28,65 @@ pub(crate) fn text(shared: &Shared) -> String {
     let mut versions: Vec<_> = {
         let registry = shared.registry();
         let one = |(key, counts): (&(_, _), &std::sync::Arc<crate::counts::VersionCounts>)| {
-            let (service, version) = (
-                model::ServiceName::clone(&key.0),
-                model::VersionName::clone(&key.1),
-            );
-            let running = registry.of(&service, &version).fold((0, 0), |sum, live| {
-                (sum.0 + live.requests(), sum.1 + live.tunnels())
-            });
-            (
-                format!("service=\"{service}\",version=\"{version}\""),
-                counts.clone(),
-                running,
-            )
+            let (service, version) = (model::ServiceName::clone(&key.0), model::VersionName::clone(&key.1));
+            let running = registry.of(&service, &version).fold((0, 0), |sum, live| (sum.0 + live.requests(), sum.1 + live.tunnels()));
+            (format!("service=\"{service}\",version=\"{version}\""), counts.clone(), running)
         };
         registry.counts.iter().map(one).collect()
     };
     versions.sort_by(|a, b| a.0.cmp(&b.0));
-    let read: Vec<_> = versions
-        .into_iter()
-        .map(|(labels, counts, running)| (labels, counts.read(), running))
-        .collect();
+    let read: Vec<_> = versions.into_iter().map(|(labels, counts, running)| (labels, counts.read(), running)).collect();
     let mut out = String::new();
-    family(
-        &mut out,
-        "changeover_requests_total",
-        "counter",
-        "Requests answered, by class of status.",
-    );
+    family(&mut out, "changeover_requests_total", "counter", "Requests answered, by class of status.");
     for (labels, counts, _) in &read {
         for (class, count) in counts.classes.iter().enumerate() {
-            let _ = writeln!(
-                out,
-                "changeover_requests_total{{{labels},code=\"{}xx\"}} {count}",
-                class + 1
-            );
+            let _ = writeln!(out, "changeover_requests_total{{{labels},code=\"{}xx\"}} {count}", class + 1);
         }
     }
-    family(
-        &mut out,
-        "changeover_requests_bad_total",
-        "counter",
-        "Answers 5xx, resets, timeouts and failed connects.",
-    );
+    family(&mut out, "changeover_requests_bad_total", "counter", "Answers 5xx, resets, timeouts and failed connects.");
     for (labels, counts, _) in &read {
-        let _ = writeln!(
-            out,
-            "changeover_requests_bad_total{{{labels}}} {}",
-            counts.bad
-        );
+        let _ = writeln!(out, "changeover_requests_bad_total{{{labels}}} {}", counts.bad);
     }
-    family(
-        &mut out,
-        "changeover_request_duration_seconds",
-        "histogram",
-        "From the request's head to the answer's end.",
-    );
+    family(&mut out, "changeover_request_duration_seconds", "histogram", "From the request's head to the answer's end.");
     for (labels, counts, _) in &read {
         for (bound_us, bound) in BOUNDS_US {
             let count = counts.latency.count_up_to_us(bound_us);
-            let _ = writeln!(
-                out,
-                "changeover_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}"
-            );
+            let _ = writeln!(out, "changeover_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}");
         }
         let (count, sum) = (counts.latency.count(), counts.latency_sum_us as f64 / 1e6);
-        let _ = writeln!(
-            out,
-            "changeover_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}"
-        );
-        let _ = writeln!(
-            out,
-            "changeover_request_duration_seconds_sum{{{labels}}} {sum}"
-        );
-        let _ = writeln!(
-            out,
-            "changeover_request_duration_seconds_count{{{labels}}} {count}"
-        );
+        let _ = writeln!(out, "changeover_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "changeover_request_duration_seconds_sum{{{labels}}} {sum}");
+        let _ = writeln!(out, "changeover_request_duration_seconds_count{{{labels}}} {count}");
     }
-    family(
-        &mut out,
-        "changeover_in_flight",
-        "gauge",
-        "Requests and tunnels that run now.",
-    );
+    family(&mut out, "changeover_in_flight", "gauge", "Requests and tunnels that run now.");
     for (labels, _, (requests, tunnels)) in &read {
-        let _ = writeln!(
-            out,
-            "changeover_in_flight{{{labels},kind=\"request\"}} {requests}"
-        );
-        let _ = writeln!(
-            out,
-            "changeover_in_flight{{{labels},kind=\"tunnel\"}} {tunnels}"
-        );
+        let _ = writeln!(out, "changeover_in_flight{{{labels},kind=\"request\"}} {requests}");
+        let _ = writeln!(out, "changeover_in_flight{{{labels},kind=\"tunnel\"}} {tunnels}");
     }
     proxy_wide(&mut out, shared);
     out
 }
 
 fn proxy_wide(out: &mut String, shared: &Shared) {
-    let sum = |counts: &mut dyn Iterator<Item = &AtomicU64>| {
-        counts
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum::<u64>()
-    };
-    family(
-        out,
-        "changeover_made_answers_total",
-        "counter",
-        "Answers that the proxy made itself, by reason.",
-    );
+    let sum = |counts: &mut dyn Iterator<Item = &AtomicU64>| counts.map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+    family(out, "changeover_made_answers_total", "counter", "Answers that the proxy made itself, by reason.");
     for reason in Reason::ALL {
         let count = sum(&mut shared.made.iter().map(|lane| &lane[*reason as usize]));
-        let _ = writeln!(
-            out,
-            "changeover_made_answers_total{{reason=\"{}\"}} {count}",
-            reason.name()
-        );
+        let _ = writeln!(out, "changeover_made_answers_total{{reason=\"{}\"}} {count}", reason.name());
     }
     family(out, "changeover_held", "gauge", "Requests on hold.");
     for (service, held) in shared.registry().held() {
         let _ = writeln!(out, "changeover_held{{service=\"{service}\"}} {held}");
     }
-    family(
-        out,
-        "changeover_connections",
-        "gauge",
-        "Client connections that are open.",
-    );
+    family(out, "changeover_connections", "gauge", "Client connections that are open.");
     let _ = writeln!(out, "changeover_connections {}", shared.connections());
     let parked: usize = shared.parked.iter().map(|lane| lane.load(Ordering::Relaxed)).sum();
     family(out, "changeover_connections_parked", "gauge", "Of these, those that rest without buffers.");
     let _ = writeln!(out, "changeover_connections_parked {parked}");
-    family(
-        out,
-        "changeover_connections_total",
-        "counter",
-        "Client connections accepted.",
-    );
-    let _ = writeln!(
-        out,
-        "changeover_connections_total {}",
-        sum(&mut shared.accepted.iter())
-    );
+    family(out, "changeover_connections_total", "counter", "Client connections accepted.");
+    let _ = writeln!(out, "changeover_connections_total {}", sum(&mut shared.accepted.iter()));
     if let Some(log) = &shared.log {
-        family(
-            out,
-            "changeover_access_log_dropped_total",
-            "counter",
-            "Log lines lost because the disk did not keep up.",
-        );
+        family(out, "changeover_access_log_dropped_total", "counter", "Log lines lost because the disk did not keep up.");
         let _ = writeln!(out, "changeover_access_log_dropped_total {}", log.dropped());
     }
 }

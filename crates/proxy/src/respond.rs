@@ -12,12 +12,7 @@ use crate::line::{Phase, Sender};
 use crate::reason::Reason;
 use crate::{answer, head, tunnel};
 
-pub(crate) fn respond(
-    passage: &mut Passage,
-    chosen: Chosen,
-    sender: Sender,
-    mut response: Response<Incoming>,
-) -> Response<AnswerBody> {
+pub(crate) fn respond(passage: &mut Passage, chosen: Chosen, sender: Sender, mut response: Response<Incoming>) -> Response<AnswerBody> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch_protocols(passage, chosen, sender, response);
     }
@@ -39,12 +34,7 @@ pub(crate) fn respond(
     Response::from_parts(parts, AnswerBody::Target(flow))
 }
 
-fn switch_protocols(
-    passage: &mut Passage,
-    chosen: Chosen,
-    sender: Sender,
-    mut response: Response<Incoming>,
-) -> Response<AnswerBody> {
+fn switch_protocols(passage: &mut Passage, chosen: Chosen, sender: Sender, mut response: Response<Incoming>) -> Response<AnswerBody> {
     let Some(from_client) = passage.upgrade.take() else {
         // A 101 that nobody asked for: the target's stream cannot be understood any more.
         let mut ticket = passage.ticket(chosen, 502);
@@ -75,9 +65,7 @@ fn switch_protocols(
     head::remove_hop_by_hop(&mut parts.headers);
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.version = Version::HTTP_11;
-    parts
-        .headers
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         parts.headers.insert(header::UPGRADE, protocol);
     }

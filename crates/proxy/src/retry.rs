@@ -38,19 +38,9 @@ pub(crate) struct Attempts {
 
 impl Attempts {
     pub(crate) fn new(request: &Request<RequestBody>) -> Self {
-        let idempotent = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        );
+        let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
         let harmless = idempotent && request.body().is_end_stream();
-        Self {
-            tried: [0; TARGETS_MAX],
-            tried_count: 0,
-            vain: 0,
-            rounds: 0,
-            harmless,
-            choice: None,
-        }
+        Self { tried: [0; TARGETS_MAX], tried_count: 0, vain: 0, rounds: 0, harmless, choice: None }
     }
 
     pub(crate) fn tried(&self) -> &[u64] {
@@ -89,11 +79,7 @@ impl Attempts {
     }
 
     pub(crate) fn spare(&self, request: &Request<RequestBody>) -> Option<Spare> {
-        self.harmless.then(|| Spare {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
+        self.harmless.then(|| Spare { method: request.method().clone(), uri: request.uri().clone(), headers: request.headers().clone() })
     }
 
     pub(crate) fn use_spare(&mut self, spare: Option<Spare>) -> Option<Request<RequestBody>> {

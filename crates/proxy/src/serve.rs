@@ -49,33 +49,22 @@ pub(crate) fn listen(lane: &Rc<Lane>, name: ListenerName, socket: std::net::TcpL
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// The least loaded lane gets it; this one when the difference is small or the hand-over fails.
 fn place(lane: &Rc<Lane>, name: &ListenerName, stream: TcpStream) {
     let loads = &lane.shared.loads;
     let load = |index: usize| loads[index].load(Ordering::Relaxed);
-    let least = (0..loads.len())
-        .min_by_key(|index| load(*index))
-        .unwrap_or(lane.index);
-    let index = if load(least) + LOAD_DIFFERENCE < load(lane.index) {
-        least
-    } else {
-        lane.index
-    };
+    let least = (0..loads.len()).min_by_key(|index| load(*index)).unwrap_or(lane.index);
+    let index = if load(least) + LOAD_DIFFERENCE < load(lane.index) { least } else { lane.index };
     loads[index].fetch_add(1, Ordering::AcqRel);
     if index == lane.index {
         return begin(lane, name.clone(), stream);
     }
     match stream.into_std() {
         Ok(stream) => {
-            if let Err(unsent) =
-                lane.shared.commands[index].send(Command::Serve(name.clone(), stream))
-            {
+            if let Err(unsent) = lane.shared.commands[index].send(Command::Serve(name.clone(), stream)) {
                 loads[index].fetch_sub(1, Ordering::AcqRel);
                 loads[lane.index].fetch_add(1, Ordering::AcqRel);
                 if let Command::Serve(name, stream) = unsent.0 {
@@ -128,9 +117,7 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
     if is_http2 {
         client.speaks_http2();
         let mut builder = http2::Builder::new(LocalExecutor);
-        builder
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(HTTP2_HEADERS_BYTES_MAX);
+        builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HTTP2_HEADERS_BYTES_MAX);
         if lane.is_draining() {
             client.signal(crate::client::Signal::Graceful);
         }
@@ -143,9 +130,7 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
     let mut builder = http1::Builder::new();
     // A client may say that it will send no more and still wait for its answer (RFC 9112 §9.6).
     builder.half_close(true);
-    builder
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .max_headers(HEADERS_MAX);
+    builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
     let mut early = early;
     loop {
         let io = Io::from_client(stream, early, activity.clone());

@@ -44,10 +44,7 @@ impl Shared {
             parked: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             made: (0..threads).map(zeros).collect(),
             log,
-            registry: Mutex::new(Registry {
-                threads,
-                ..Registry::default()
-            }),
+            registry: Mutex::new(Registry { threads, ..Registry::default() }),
             drain_since_ms: AtomicU64::new(0),
             drain_grace_ms: AtomicU64::new(0),
         }
@@ -55,9 +52,7 @@ impl Shared {
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         // A panic under the lock leaves maps that are still maps.
-        self.registry
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(crate) fn begin_drain(&self, grace_ms: u64) {
@@ -74,10 +69,7 @@ impl Shared {
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.loads
-            .iter()
-            .map(|load| load.load(Ordering::Acquire))
-            .sum()
+        self.loads.iter().map(|load| load.load(Ordering::Acquire)).sum()
     }
 }
 
@@ -90,14 +82,8 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn of<'a>(
-        &'a self,
-        service: &'a ServiceName,
-        version: &'a VersionName,
-    ) -> impl Iterator<Item = &'a Arc<TargetLive>> {
-        self.targets
-            .values()
-            .filter(move |live| live.service == *service && live.version == *version)
+    pub(crate) fn of<'a>(&'a self, service: &'a ServiceName, version: &'a VersionName) -> impl Iterator<Item = &'a Arc<TargetLive>> {
+        self.targets.values().filter(move |live| live.service == *service && live.version == *version)
     }
 
     pub(crate) fn known(&self, target: &TargetId) -> Option<Arc<TargetLive>> {
@@ -105,9 +91,7 @@ impl Registry {
     }
 
     pub(crate) fn held(&self) -> Vec<(ServiceName, u32)> {
-        let one = |(service, held): (&ServiceName, &Arc<AtomicU32>)| {
-            (service.clone(), held.load(Ordering::Relaxed))
-        };
+        let one = |(service, held): (&ServiceName, &Arc<AtomicU32>)| (service.clone(), held.load(Ordering::Relaxed));
         let mut all: Vec<_> = self.held.iter().map(one).collect();
         all.sort();
         all
@@ -120,12 +104,7 @@ impl Registry {
 }
 
 impl Lives for Registry {
-    fn target(
-        &mut self,
-        id: &TargetId,
-        service: &ServiceName,
-        version: &VersionName,
-    ) -> Arc<TargetLive> {
+    fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive> {
         let new = || TargetLive::new(id.clone(), service.clone(), version.clone());
         self.targets.entry(id.clone()).or_insert_with(new).clone()
     }
@@ -133,10 +112,7 @@ impl Lives for Registry {
     fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts> {
         let threads = self.threads;
         let key = (service.clone(), version.clone());
-        self.counts
-            .entry(key)
-            .or_insert_with(|| Arc::new(VersionCounts::new(threads)))
-            .clone()
+        self.counts.entry(key).or_insert_with(|| Arc::new(VersionCounts::new(threads))).clone()
     }
 
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32> {

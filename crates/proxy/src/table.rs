@@ -6,10 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use model::{
-    Arm, HostPattern, ListenerName, Mode, ServiceName, ServiceRouting, TargetId, VersionName,
-    WEIGHT_SUM,
-};
+use model::{Arm, HostPattern, ListenerName, Mode, ServiceName, ServiceRouting, TargetId, VersionName, WEIGHT_SUM};
 
 use crate::counts::VersionCounts;
 use crate::live::TargetLive;
@@ -73,12 +70,7 @@ pub(crate) struct Routed {
 
 /// Where live state and counts come from while a table is compiled.
 pub(crate) trait Lives {
-    fn target(
-        &mut self,
-        id: &TargetId,
-        service: &ServiceName,
-        version: &VersionName,
-    ) -> Arc<TargetLive>;
+    fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive>;
     fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts>;
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32>;
 }
@@ -101,18 +93,10 @@ impl Table {
             }
             for route in &routing.routes {
                 let routes = table.routes_of(&route.listener);
-                routes.add(
-                    &route.host,
-                    PathRoute {
-                        prefix: route.path.clone(),
-                        service: number,
-                    },
-                );
+                routes.add(&route.host, PathRoute { prefix: route.path.clone(), service: number });
                 for preview in &routing.previews {
                     if let Some(version) = service.version(preview.version.as_str()) {
-                        routes
-                            .previews
-                            .insert(preview.host.clone(), (number, version));
+                        routes.previews.insert(preview.host.clone(), (number, version));
                     }
                 }
             }
@@ -133,38 +117,17 @@ impl Table {
     }
 
     /// `host` is in lower case and without port; `wanted` is the value of `x-changeover-version`.
-    pub(crate) fn route(
-        &self,
-        listener: &ListenerName,
-        host: &str,
-        path: &str,
-        wanted: Option<&[u8]>,
-    ) -> Result<Routed, Reason> {
-        let (_, routes) = self
-            .listeners
-            .iter()
-            .find(|(name, _)| name == listener)
-            .ok_or(Reason::NoRoute)?;
+    pub(crate) fn route(&self, listener: &ListenerName, host: &str, path: &str, wanted: Option<&[u8]>) -> Result<Routed, Reason> {
+        let (_, routes) = self.listeners.iter().find(|(name, _)| name == listener).ok_or(Reason::NoRoute)?;
         if let Some(&(service, version)) = routes.previews.get(host) {
-            return Ok(Routed {
-                service,
-                only: Some(version),
-            });
+            return Ok(Routed { service, only: Some(version) });
         }
         let service = routes.find(host, path).ok_or(Reason::NoRoute)?;
         let Some(wanted) = wanted else {
-            return Ok(Routed {
-                service,
-                only: None,
-            });
+            return Ok(Routed { service, only: None });
         };
-        let version = self.services[service]
-            .reachable_by_name(wanted)
-            .ok_or(Reason::NoSuchVersion)?;
-        Ok(Routed {
-            service,
-            only: Some(version),
-        })
+        let version = self.services[service].reachable_by_name(wanted).ok_or(Reason::NoSuchVersion)?;
+        Ok(Routed { service, only: Some(version) })
     }
 }
 
@@ -173,37 +136,25 @@ impl Routes {
         match host {
             HostPattern::Any => self.any.push(route),
             HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default().push(route),
-            HostPattern::Suffix(suffix) => {
-                match self.suffixes.iter_mut().find(|(known, _)| known == suffix) {
-                    Some((_, routes)) => routes.push(route),
-                    None => self.suffixes.push((suffix.clone(), vec![route])),
-                }
-            }
+            HostPattern::Suffix(suffix) => match self.suffixes.iter_mut().find(|(known, _)| known == suffix) {
+                Some((_, routes)) => routes.push(route),
+                None => self.suffixes.push((suffix.clone(), vec![route])),
+            },
         }
     }
 
     fn sort(&mut self) {
-        let lists = self
-            .exact
-            .values_mut()
-            .chain(self.suffixes.iter_mut().map(|(_, routes)| routes));
+        let lists = self.exact.values_mut().chain(self.suffixes.iter_mut().map(|(_, routes)| routes));
         for routes in lists.chain([&mut self.any]) {
             routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         }
-        self.suffixes
-            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        self.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
     }
 
     fn find(&self, host: &str, path: &str) -> Option<usize> {
-        let exact = self
-            .exact
-            .get(host)
-            .and_then(|routes| longest(routes, path));
+        let exact = self.exact.get(host).and_then(|routes| longest(routes, path));
         let suffix = || {
-            let mut matching = self
-                .suffixes
-                .iter()
-                .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
+            let mut matching = self.suffixes.iter().filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
             matching.find_map(|(_, routes)| longest(routes, path))
         };
         exact.or_else(suffix).or_else(|| longest(&self.any, path))
@@ -211,10 +162,7 @@ impl Routes {
 }
 
 fn longest(routes: &[PathRoute], path: &str) -> Option<usize> {
-    routes
-        .iter()
-        .find(|route| prefix_matches(&route.prefix, path))
-        .map(|route| route.service)
+    routes.iter().find(|route| prefix_matches(&route.prefix, path)).map(|route| route.service)
 }
 
 /// Whole segments: `/api` matches `/api` and `/api/x`, not `/apis`.
@@ -252,17 +200,8 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
             Mode::Maintenance { page } => bytes::Bytes::from(page.clone()),
             _ => bytes::Bytes::new(),
         },
-        arms: routing
-            .arms
-            .iter()
-            .filter(|arm| arm.weight > 0)
-            .filter_map(arm)
-            .collect(),
-        previews: routing
-            .previews
-            .iter()
-            .filter_map(|preview| index_of(&preview.version))
-            .collect(),
+        arms: routing.arms.iter().filter(|arm| arm.weight > 0).filter_map(arm).collect(),
+        previews: routing.previews.iter().filter_map(|preview| index_of(&preview.version)).collect(),
         held: lives.held(&routing.name),
         response_header_timeout_ms: routing.response_header_timeout_ms,
         stream_idle_timeout_ms: routing.stream_idle_timeout_ms,
@@ -272,16 +211,11 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
 
 impl Service {
     fn version(&self, name: &str) -> Option<usize> {
-        self.versions
-            .iter()
-            .position(|version| version.name.as_str() == name)
+        self.versions.iter().position(|version| version.name.as_str() == name)
     }
 
     fn reachable_by_name(&self, name: &[u8]) -> Option<usize> {
-        let index = self
-            .versions
-            .iter()
-            .position(|version| version.name.as_str().as_bytes() == name)?;
+        let index = self.versions.iter().position(|version| version.name.as_str().as_bytes() == name)?;
         let serves = self.arms.iter().any(|(_, arm)| *arm == index);
         (serves || self.previews.contains(&index)).then_some(index)
     }
@@ -295,40 +229,19 @@ impl Service {
             Some(only) => only == index,
             None => self.arms.iter().any(|(_, arm)| *arm == index),
         };
-        chosen
-            && self.versions[index]
-                .targets
-                .iter()
-                .any(|known| known.live.number == target)
+        chosen && self.versions[index].targets.iter().any(|known| known.live.number == target)
     }
 
     /// Draws the version, then the target: the less busy one of two. A version without a good target gives way to
     /// another permitted one; when no target is good, all permitted ones are tried.
-    pub(crate) fn pick(
-        &self,
-        only: Option<usize>,
-        tried: &[u64],
-        now_ms: u64,
-    ) -> Option<(&Version, &Target)> {
+    pub(crate) fn pick(&self, only: Option<usize>, tried: &[u64], now_ms: u64) -> Option<(&Version, &Target)> {
         if let Some(only) = only {
             let version = &self.versions[only];
-            return version
-                .pick_good(tried, now_ms)
-                .or_else(|| version.pick_any(tried))
-                .map(|target| (version, target));
+            return version.pick_good(tried, now_ms).or_else(|| version.pick_any(tried)).map(|target| (version, target));
         }
         let drawn = self.draw()?;
-        let others = || {
-            self.arms
-                .iter()
-                .map(|(_, arm)| *arm)
-                .filter(|arm| *arm != drawn)
-        };
-        let order = || {
-            std::iter::once(drawn)
-                .chain(others())
-                .map(|index| &self.versions[index])
-        };
+        let others = || self.arms.iter().map(|(_, arm)| *arm).filter(|arm| *arm != drawn);
+        let order = || std::iter::once(drawn).chain(others()).map(|index| &self.versions[index]);
         let good = order().find_map(|version| Some((version, version.pick_good(tried, now_ms)?)));
         good.or_else(|| order().find_map(|version| Some((version, version.pick_any(tried)?))))
     }
@@ -350,11 +263,7 @@ impl Service {
 
 impl Version {
     fn pick_good(&self, tried: &[u64], now_ms: u64) -> Option<&Target> {
-        self.pick_among(|target| {
-            target.healthy
-                && !tried.contains(&target.live.number)
-                && !target.live.is_ejected(now_ms)
-        })
+        self.pick_among(|target| target.healthy && !tried.contains(&target.live.number) && !target.live.is_ejected(now_ms))
     }
 
     fn pick_any(&self, tried: &[u64]) -> Option<&Target> {

@@ -48,28 +48,15 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
-        self.counts.record(
-            self.lane.index,
-            self.status,
-            self.bad,
-            duration.as_micros() as u64,
-        );
+        self.counts.record(self.lane.index, self.status, self.bad, duration.as_micros() as u64);
         if let Some(words) = &self.words {
             let target = self.claim.as_ref().map(Claim::target);
             self.lane.log(&LogRecord {
                 client: self.client.peer.ip(),
                 method: words.method.as_str(),
-                host: words
-                    .host
-                    .as_ref()
-                    .and_then(|host| host.to_str().ok())
-                    .unwrap_or_default(),
+                host: words.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
                 path: words.uri.path_and_query().map_or("", |path| path.as_str()),
-                protocol: if self.client.is_http2() {
-                    "HTTP/2"
-                } else {
-                    "HTTP/1.1"
-                },
+                protocol: if self.client.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
                 status: self.status,
                 bytes: self.bytes,
                 duration,

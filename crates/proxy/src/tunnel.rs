@@ -19,9 +19,7 @@ pub(crate) async fn run(from_client: OnUpgrade, from_target: OnUpgrade) {
     let Ok(client) = from_client.await else {
         return;
     };
-    let (Some((mut client, client_early)), Some((mut target, target_early))) =
-        (open(client), open(target))
-    else {
+    let (Some((mut client, client_early)), Some((mut target, target_early))) = (open(client), open(target)) else {
         return;
     };
     let early = async {
@@ -29,8 +27,7 @@ pub(crate) async fn run(from_client: OnUpgrade, from_target: OnUpgrade) {
         client.write_all(&target_early).await
     };
     if early.await.is_ok() {
-        let _ =
-            copy_bidirectional_with_sizes(&mut client, &mut target, COPY_BYTES, COPY_BYTES).await;
+        let _ = copy_bidirectional_with_sizes(&mut client, &mut target, COPY_BYTES, COPY_BYTES).await;
     }
 }
 
@@ -38,14 +35,7 @@ pub(crate) async fn run(from_client: OnUpgrade, from_target: OnUpgrade) {
 fn open(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let parts = upgraded.downcast::<Io>().ok()?;
     let (stream, unread) = parts.io.into_parts();
-    debug_assert!(
-        unread.is_empty() || parts.read_buf.is_empty(),
-        "early bytes are read before the socket is"
-    );
-    let early = if parts.read_buf.is_empty() {
-        unread
-    } else {
-        parts.read_buf
-    };
+    debug_assert!(unread.is_empty() || parts.read_buf.is_empty(), "early bytes are read before the socket is");
+    let early = if parts.read_buf.is_empty() { unread } else { parts.read_buf };
     Some((stream, early))
 }

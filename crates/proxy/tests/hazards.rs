@@ -13,11 +13,7 @@ fn check(what: &str, request: &str, expect: (u16, &str)) {
     let target = Target::saying("ok");
     let house = House::serving(&target);
     let answer = house.ask(request);
-    assert_eq!(
-        (status(&answer), reason(&answer)),
-        expect,
-        "{what}: {answer}"
-    );
+    assert_eq!((status(&answer), reason(&answer)), expect, "{what}: {answer}");
     if expect.0 != 200 {
         assert_eq!(target.text(), "", "{what}: reached the target");
     }
@@ -33,131 +29,32 @@ fn seen(request: &str) -> String {
 
 #[test]
 fn malformed_requests_are_refused() {
-    let post =
-        |fields: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}");
+    let post = |fields: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}");
     check("no host", "GET / HTTP/1.1\r\n\r\n", (400, "bad_request"));
-    check(
-        "two hosts",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        (400, "bad_request"),
-    );
-    check(
-        "two equal hosts",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-        (400, "bad_request"),
-    );
-    check(
-        "user in host",
-        "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
-        (400, "bad_request"),
-    );
-    check(
-        "port too large",
-        "GET / HTTP/1.1\r\nHost: a:70000\r\n\r\n",
-        (400, "bad_request"),
-    );
-    check(
-        "path in host",
-        "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
-        (400, "bad_request"),
-    );
-    check(
-        "empty host",
-        "GET / HTTP/1.1\r\nHost:\r\n\r\n",
-        (400, "bad_request"),
-    );
-    check(
-        "user in absolute form",
-        "GET http://u@b/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        (400, "bad_request"),
-    );
-    check(
-        "two lengths",
-        &post("Content-Length: 1\r\nContent-Length: 2", "ab"),
-        (400, ""),
-    );
-    check(
-        "list of lengths",
-        &post("Content-Length: 5, 5", "abcde"),
-        (400, ""),
-    );
-    check(
-        "signed length",
-        &post("Content-Length: +5", "abcde"),
-        (400, ""),
-    );
-    check(
-        "unknown coding",
-        &post("Transfer-Encoding: xchunked", "0\r\n\r\n"),
-        (400, ""),
-    );
-    check(
-        "chunked not last",
-        &post("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
-        (400, ""),
-    );
-    check(
-        "other coding before",
-        &post("Transfer-Encoding: gzip, chunked", "0\r\n\r\n"),
-        (501, "unsupported_coding"),
-    );
-    check(
-        "chunked twice",
-        &post("Transfer-Encoding: chunked, chunked", "0\r\n\r\n"),
-        (501, "unsupported_coding"),
-    );
-    check(
-        "two coding fields",
-        &post(
-            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
-            "0\r\n\r\n",
-        ),
-        (400, "bad_request"),
-    );
-    check(
-        "folded field",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n",
-        (400, ""),
-    );
-    check(
-        "space before colon",
-        "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-        (400, ""),
-    );
-    check(
-        "nul in value",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
-        (400, ""),
-    );
-    check(
-        "upgrade with body",
-        &post(
-            "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1",
-            "x",
-        ),
-        (400, "bad_request"),
-    );
-    check(
-        "trace",
-        "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
-        (405, "method_not_allowed"),
-    );
-    check(
-        "connect",
-        "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
-        (405, "method_not_allowed"),
-    );
-    check(
-        "expectation",
-        "GET / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n",
-        (417, "expectation_failed"),
-    );
+    check("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", (400, "bad_request"));
+    check("two equal hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", (400, "bad_request"));
+    check("user in host", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", (400, "bad_request"));
+    check("port too large", "GET / HTTP/1.1\r\nHost: a:70000\r\n\r\n", (400, "bad_request"));
+    check("path in host", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", (400, "bad_request"));
+    check("empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n", (400, "bad_request"));
+    check("user in absolute form", "GET http://u@b/ HTTP/1.1\r\nHost: a\r\n\r\n", (400, "bad_request"));
+    check("two lengths", &post("Content-Length: 1\r\nContent-Length: 2", "ab"), (400, ""));
+    check("list of lengths", &post("Content-Length: 5, 5", "abcde"), (400, ""));
+    check("signed length", &post("Content-Length: +5", "abcde"), (400, ""));
+    check("unknown coding", &post("Transfer-Encoding: xchunked", "0\r\n\r\n"), (400, ""));
+    check("chunked not last", &post("Transfer-Encoding: chunked, identity", "0\r\n\r\n"), (400, ""));
+    check("other coding before", &post("Transfer-Encoding: gzip, chunked", "0\r\n\r\n"), (501, "unsupported_coding"));
+    check("chunked twice", &post("Transfer-Encoding: chunked, chunked", "0\r\n\r\n"), (501, "unsupported_coding"));
+    check("two coding fields", &post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", "0\r\n\r\n"), (400, "bad_request"));
+    check("folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", (400, ""));
+    check("space before colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", (400, ""));
+    check("nul in value", "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", (400, ""));
+    check("upgrade with body", &post("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1", "x"), (400, "bad_request"));
+    check("trace", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", (405, "method_not_allowed"));
+    check("connect", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", (405, "method_not_allowed"));
+    check("expectation", "GET / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\n\r\n", (417, "expectation_failed"));
     let hops = "Via: 1.1 changeover, 1.1 changeover\r\n".repeat(5);
-    check(
-        "loop",
-        &format!("GET / HTTP/1.1\r\nHost: a\r\n{hops}\r\n"),
-        (508, "loop"),
-    );
+    check("loop", &format!("GET / HTTP/1.1\r\nHost: a\r\n{hops}\r\n"), (508, "loop"));
 }
 
 #[test]
@@ -169,36 +66,19 @@ fn length_beside_coding_is_never_forwarded() {
     assert_eq!(status(&client.answer()), 200);
     client.rest();
     let text = target.text().to_ascii_lowercase();
-    assert!(
-        !text.contains("content-length") && !text.contains("smuggled"),
-        "{text}"
-    );
+    assert!(!text.contains("content-length") && !text.contains("smuggled"), "{text}");
 }
 
 #[test]
 fn a_broken_chunk_never_becomes_a_whole_body() {
-    for chunk in [
-        "zz\r\nab\r\n0\r\n\r\n",
-        "0x2\r\nab\r\n0\r\n\r\n",
-        "2\r\nabXX0\r\n\r\n",
-        "fffffffffffffffff\r\nab",
-    ] {
+    for chunk in ["zz\r\nab\r\n0\r\n\r\n", "0x2\r\nab\r\n0\r\n\r\n", "2\r\nabXX0\r\n\r\n", "fffffffffffffffff\r\nab"] {
         let target = Target::saying("ok");
         let house = House::serving(&target);
         let mut client = house.client();
-        client.send(&format!(
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n{chunk}"
-        ));
+        client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n{chunk}"));
         let answer = client.rest();
-        assert!(
-            answer.is_empty() || status(&answer) == 400,
-            "{chunk:?}: {answer}"
-        );
-        assert_eq!(
-            target.requests(),
-            0,
-            "{chunk:?}: the target took it for complete"
-        );
+        assert!(answer.is_empty() || status(&answer) == 400, "{chunk:?}: {answer}");
+        assert_eq!(target.requests(), 0, "{chunk:?}: the target took it for complete");
     }
 }
 
@@ -206,10 +86,7 @@ fn a_broken_chunk_never_becomes_a_whole_body() {
 fn absolute_form_becomes_origin_form_and_its_authority_the_host() {
     let text = seen("GET http://real.example:81/x?y=1 HTTP/1.1\r\nHost: other\r\n\r\n");
     assert!(text.starts_with("GET /x?y=1 HTTP/1.1\r\n"), "{text}");
-    assert!(
-        text.contains("host: real.example:81\r\n") && !text.contains("other"),
-        "{text}"
-    );
+    assert!(text.contains("host: real.example:81\r\n") && !text.contains("other"), "{text}");
 }
 
 #[test]
@@ -219,17 +96,7 @@ fn hop_by_hop_fields_stay_behind_and_protected_ones_pass() {
          Proxy-Connection: keep-alive\r\nProxy-Authorization: x\r\nTE: gzip\r\nCookie: c=1\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\
          X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\r\n",
     );
-    for gone in [
-        "x-secret",
-        "keep-alive",
-        "proxy-",
-        "te:",
-        "upgrade",
-        "http2-settings",
-        "6.6.6.6",
-        "evil",
-        "connection:",
-    ] {
+    for gone in ["x-secret", "keep-alive", "proxy-", "te:", "upgrade", "http2-settings", "6.6.6.6", "evil", "connection:"] {
         assert!(!text.contains(gone), "{gone} in {text}");
     }
     for there in [
@@ -246,27 +113,12 @@ fn hop_by_hop_fields_stay_behind_and_protected_ones_pass() {
 
 #[test]
 fn bodies_are_framed_anew() {
-    let chunked = seen(
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=1\r\nhi\r\n0\r\nX-T: 1\r\n\r\n",
-    );
-    assert!(
-        chunked.ends_with("\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
-        "{chunked}"
-    );
-    let get =
-        seen("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
-    assert!(
-        get.ends_with("2\r\nhi\r\n0\r\n\r\n"),
-        "a GET keeps its body: {get}"
-    );
-    let sized =
-        seen("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi");
-    assert!(
-        sized.contains("content-length: 2\r\n")
-            && sized.ends_with("\r\n\r\nhi")
-            && !sized.contains("expect"),
-        "{sized}"
-    );
+    let chunked = seen("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=1\r\nhi\r\n0\r\nX-T: 1\r\n\r\n");
+    assert!(chunked.ends_with("\r\n\r\n2\r\nhi\r\n0\r\n\r\n"), "{chunked}");
+    let get = seen("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+    assert!(get.ends_with("2\r\nhi\r\n0\r\n\r\n"), "a GET keeps its body: {get}");
+    let sized = seen("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi");
+    assert!(sized.contains("content-length: 2\r\n") && sized.ends_with("\r\n\r\nhi") && !sized.contains("expect"), "{sized}");
 }
 
 #[test]
@@ -290,39 +142,23 @@ fn an_answer_that_stops_early_never_looks_complete() {
         let mut client = house.client();
         client.send(common::GET);
         let answer = client.rest();
-        assert!(
-            !answer.ends_with("0\r\n\r\n"),
-            "{given:?} became whole: {answer:?}"
-        );
+        assert!(!answer.ends_with("0\r\n\r\n"), "{given:?} became whole: {answer:?}");
         assert!(body(&answer).len() < 20, "{answer:?}");
-        let bad = || {
-            house
-                .proxy
-                .counts(&common::service(), &common::version("v1"))
-                .bad
-        };
+        let bad = || house.proxy.counts(&common::service(), &common::version("v1")).bad;
         eventually("counted as bad", || bad() == 1);
     }
 }
 
 #[test]
 fn bad_answers_become_502_and_their_line_is_not_used_again() {
-    for given in [
-        "garbage\r\n\r\n",
-        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        "",
-    ] {
+    for given in ["garbage\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", ""] {
         let target = Target::new(move |_, stream| {
             stream.write_all(given.as_bytes()).expect("write");
             false
         });
         let house = House::serving(&target);
         let answer = house.ask(common::GET);
-        assert_eq!(
-            (status(&answer), reason(&answer)),
-            (502, "target_reset"),
-            "{given:?}"
-        );
+        assert_eq!((status(&answer), reason(&answer)), (502, "target_reset"), "{given:?}");
     }
 }
 
@@ -330,11 +166,7 @@ fn bad_answers_become_502_and_their_line_is_not_used_again() {
 fn fields_of_the_targets_connection_stay_behind() {
     let target = Target::new(|_, stream| {
         let head = "HTTP/1.1 200 OK\r\nConnection: keep-alive, x-inner\r\nKeep-Alive: timeout=5\r\nX-Inner: 1\r\nTransfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n";
-        stream
-            .write_all(
-                format!("{head}2\r\nhi\r\n0\r\nContent-Length: 9\r\nX-T: 1\r\n\r\n").as_bytes(),
-            )
-            .is_ok()
+        stream.write_all(format!("{head}2\r\nhi\r\n0\r\nContent-Length: 9\r\nX-T: 1\r\n\r\n").as_bytes()).is_ok()
     });
     let house = House::serving(&target);
     let answer = house.ask(common::GET).to_ascii_lowercase();
@@ -345,12 +177,7 @@ fn fields_of_the_targets_connection_stay_behind() {
     let mut client = house.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\n\r\n");
     let with_trailers = client.read_until("x-t: 1\r\n\r\n");
-    assert!(
-        !with_trailers
-            .to_ascii_lowercase()
-            .contains("content-length"),
-        "{with_trailers}"
-    );
+    assert!(!with_trailers.to_ascii_lowercase().contains("content-length"), "{with_trailers}");
 }
 
 #[test]
@@ -358,10 +185,7 @@ fn what_follows_a_refused_body_is_not_taken_for_a_request() {
     let target = Target::saying("ok");
     let house = House::serving(&target);
     let mut client = house.client();
-    client.send(&format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\nContent-Length: {}\r\n\r\n{SECRET}",
-        SECRET.len()
-    ));
+    client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nExpect: cake\r\nContent-Length: {}\r\n\r\n{SECRET}", SECRET.len()));
     assert_eq!(status(&client.answer()), 417);
     client.send(common::GET);
     assert_eq!(status(&client.answer()), 200);

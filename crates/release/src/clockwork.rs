@@ -79,7 +79,9 @@ pub enum State {
     /// The candidate's targets start and become healthy.
     Starting,
     /// The candidate can be previewed; gate number `gate` runs.
-    Gating { gate: usize },
+    Gating {
+        gate: usize,
+    },
     /// A person decides.
     AwaitingPromotion,
     /// The candidate serves in the next snapshot; not every data thread has it yet.
@@ -89,10 +91,16 @@ pub enum State {
     /// The candidate serves; a failure takes traffic back.
     Watching,
     /// Stable serves in the next snapshot again.
-    Returning { ending: Ending },
+    Returning {
+        ending: Ending,
+    },
     /// The candidate finishes what it took, then stops.
-    Retiring { ending: Ending },
-    Ended { ending: Ending },
+    Retiring {
+        ending: Ending,
+    },
+    Ended {
+        ending: Ending,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,18 +127,32 @@ pub enum Outcome {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     TargetsBecameHealthy,
-    StartFailed { reason: String },
-    GatePassed { gate: usize },
-    GateFailed { gate: usize, reason: String },
+    StartFailed {
+        reason: String,
+    },
+    GatePassed {
+        gate: usize,
+    },
+    GateFailed {
+        gate: usize,
+        reason: String,
+    },
     Promoted,
     /// Every data thread has the snapshot of the current state.
     SnapshotAcknowledged,
     /// Nothing runs any more on the version that was left, or its time was up and `cut` were ended.
-    Drained { cut: usize },
+    Drained {
+        cut: usize,
+    },
     WatchPassed,
-    WatchFailed { reason: String },
+    WatchFailed {
+        reason: String,
+    },
     /// Taking back: a person's abort, or another release instead.
-    TakenBack { outcome: Outcome, reason: String },
+    TakenBack {
+        outcome: Outcome,
+        reason: String,
+    },
 }
 
 /// What follows from being in a state. Idempotent; performed again after a crash.
@@ -138,10 +160,14 @@ pub enum Event {
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     AwaitHealthy,
-    RunGate { gate: usize },
+    RunGate {
+        gate: usize,
+    },
     AwaitAcknowledgement,
     /// Wait until nothing runs on this version, at most the drain time.
-    Drain { version: VersionName },
+    Drain {
+        version: VersionName,
+    },
     Watch,
 }
 
@@ -181,9 +207,8 @@ pub struct Illegal {
 }
 
 impl State {
-    pub const NAMES: [&str; 9] = [
-        "starting", "gating", "awaiting_promotion", "switching", "draining", "watching", "returning", "retiring", "ended",
-    ];
+    pub const NAMES: [&str; 9] =
+        ["starting", "gating", "awaiting_promotion", "switching", "draining", "watching", "returning", "retiring", "ended"];
 
     pub fn name(&self) -> &'static str {
         match self {
@@ -244,9 +269,7 @@ impl Release {
             State::Gating { gate } => vec![Effect::RunGate { gate: *gate }],
             State::AwaitingPromotion | State::Ended { .. } => vec![],
             State::Switching | State::Returning { .. } => vec![Effect::AwaitAcknowledgement],
-            State::Draining => {
-                self.stable.iter().map(|version| Effect::Drain { version: version.clone() }).collect()
-            }
+            State::Draining => self.stable.iter().map(|version| Effect::Drain { version: version.clone() }).collect(),
             State::Watching => vec![Effect::Watch],
             State::Retiring { .. } => vec![Effect::Drain { version: self.candidate.clone() }],
         }
@@ -314,48 +337,101 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
 
         (
             S::Starting,
-            E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted | E::SnapshotAcknowledged | E::Drained { .. }
-            | E::WatchPassed | E::WatchFailed { .. },
+            E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. },
         )
         | (
             S::Gating { .. },
-            E::TargetsBecameHealthy | E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted | E::SnapshotAcknowledged
-            | E::Drained { .. } | E::WatchPassed | E::WatchFailed { .. },
+            E::TargetsBecameHealthy
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. },
         )
         | (
             S::AwaitingPromotion,
-            E::TargetsBecameHealthy | E::GatePassed { .. } | E::GateFailed { .. } | E::SnapshotAcknowledged
-            | E::Drained { .. } | E::WatchPassed | E::WatchFailed { .. },
+            E::TargetsBecameHealthy
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::SnapshotAcknowledged
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. },
         )
         | (
             S::Switching,
-            E::TargetsBecameHealthy | E::StartFailed { .. } | E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted
-            | E::Drained { .. } | E::WatchPassed,
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::Drained { .. }
+            | E::WatchPassed,
         )
         | (
             S::Draining,
-            E::TargetsBecameHealthy | E::StartFailed { .. } | E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted
-            | E::SnapshotAcknowledged | E::WatchPassed,
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::WatchPassed,
         )
         | (
             S::Watching,
-            E::TargetsBecameHealthy | E::StartFailed { .. } | E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted
-            | E::SnapshotAcknowledged | E::Drained { .. },
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::Drained { .. },
         )
         | (
             S::Returning { .. },
-            E::TargetsBecameHealthy | E::StartFailed { .. } | E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted
-            | E::Drained { .. } | E::WatchPassed | E::WatchFailed { .. } | E::TakenBack { .. },
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. }
+            | E::TakenBack { .. },
         )
         | (
             S::Retiring { .. },
-            E::TargetsBecameHealthy | E::StartFailed { .. } | E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted
-            | E::SnapshotAcknowledged | E::WatchPassed | E::WatchFailed { .. } | E::TakenBack { .. },
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::WatchPassed
+            | E::WatchFailed { .. }
+            | E::TakenBack { .. },
         )
         | (
             S::Ended { .. },
-            E::TargetsBecameHealthy | E::StartFailed { .. } | E::GatePassed { .. } | E::GateFailed { .. } | E::Promoted
-            | E::SnapshotAcknowledged | E::Drained { .. } | E::WatchPassed | E::WatchFailed { .. } | E::TakenBack { .. },
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. }
+            | E::TakenBack { .. },
         ) => return Err(Illegal { state: release.state.name(), event: event.name() }),
     };
     let mut next = Release { state, entered_at: now, ..release.clone() };

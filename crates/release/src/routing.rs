@@ -19,12 +19,12 @@ pub struct TargetView {
 pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]) -> ServiceRouting {
     let serving = serving_in_need(service, targets);
     let release = service.running_release();
-    let previewed: Vec<&VersionName> = release
-        .filter(|release| release.state.previews_candidate())
-        .map(|release| &release.candidate)
-        .into_iter()
-        .collect();
-    let versions = serving.iter().copied().chain(previewed.iter().copied())
+    let previewed: Vec<&VersionName> =
+        release.filter(|release| release.state.previews_candidate()).map(|release| &release.candidate).into_iter().collect();
+    let versions = serving
+        .iter()
+        .copied()
+        .chain(previewed.iter().copied())
         .map(|version| VersionTargets {
             version: version.clone(),
             targets: targets.iter().filter(|view| view.version == *version).map(|view| view.target.clone()).collect(),
@@ -36,7 +36,10 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
         mode: service.mode.clone(),
         arms: serving.map(|version| Arm { version: version.clone(), weight: WEIGHT_SUM }).into_iter().collect(),
         versions,
-        previews: previewed.into_iter().map(|version| Preview { version: version.clone(), host: preview_host(desired, &service.name, version) }).collect(),
+        previews: previewed
+            .into_iter()
+            .map(|version| Preview { version: version.clone(), host: preview_host(desired, &service.name, version) })
+            .collect(),
         response_header_timeout_ms: desired.response_header_timeout_ms,
         stream_idle_timeout_ms: desired.stream_idle_timeout_ms,
     }

@@ -73,19 +73,30 @@ pub enum Rollback {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// A release runs already.
-    Running { release: Box<Release> },
+    Running {
+        release: Box<Release>,
+    },
     /// Another release waits for the running one already.
-    Queued { number: u64, who: String },
+    Queued {
+        number: u64,
+        who: String,
+    },
     /// Serves already.
-    Serving { version: VersionName },
+    Serving {
+        version: VersionName,
+    },
     /// No other confirmed version to go back to.
     NothingToReturnTo,
     /// The last release did not fail.
     NothingToRetry,
     /// This version was never confirmed.
-    NeverConfirmed { version: VersionName },
+    NeverConfirmed {
+        version: VersionName,
+    },
     /// A migration of the release cannot be undone.
-    Irreversible { gate: String },
+    Irreversible {
+        gate: String,
+    },
     Stopped,
     Illegal(Illegal),
 }
@@ -128,7 +139,9 @@ impl Service {
         }
         let release = self.running_release();
         let mut versions: Vec<VersionName> = Vec::new();
-        let all = self.serving().into_iter()
+        let all = self
+            .serving()
+            .into_iter()
             .chain(release.and_then(|release| release.stable.as_ref()))
             .chain(release.map(|release| &release.candidate))
             .chain(self.standby.as_ref().map(|standby| &standby.version));
@@ -247,8 +260,7 @@ impl Service {
     }
 
     fn previous(&self) -> Option<&VersionName> {
-        self.confirmed.iter().rev()
-            .find(|version| Some(*version) != self.active.as_ref() && !self.rejected.contains(*version))
+        self.confirmed.iter().rev().find(|version| Some(*version) != self.active.as_ref() && !self.rejected.contains(*version))
     }
 
     /// Begins the release that goes back to `deploy.version`; at once when it is `hot`, else after it became healthy.
@@ -314,9 +326,7 @@ impl Service {
         self.start_ms.retain(|version, _| self.confirmed.contains(version));
         self.active = Some(release.candidate);
         self.standby = match release.stable {
-            Some(version) if release.settings.standby_ms > 0 => {
-                Some(Standby { version, until: now + release.settings.standby_ms })
-            }
+            Some(version) if release.settings.standby_ms > 0 => Some(Standby { version, until: now + release.settings.standby_ms }),
             _ => None,
         };
     }

@@ -10,11 +10,7 @@ fn version(name: &str) -> VersionName {
 }
 
 fn settings(gates: usize, promotion: Promotion, watch_ms: u64) -> Settings {
-    let gate = |n: usize| Gate {
-        name: format!("gate-{n}"),
-        kind: GateKind::Command { command: vec!["true".into()] },
-        timeout_ms: 1_000,
-    };
+    let gate = |n: usize| Gate { name: format!("gate-{n}"), kind: GateKind::Command { command: vec!["true".into()] }, timeout_ms: 1_000 };
     let strategy = BlueGreen {
         promotion,
         gates: (0..gates).map(gate).collect(),
@@ -35,10 +31,10 @@ fn deploy(name: &str, settings: Settings) -> Deploy {
 /// A service on which `name` serves, confirmed.
 fn serving(name: &str) -> Service {
     let service = Service::new(ServiceName::new("web").expect("a valid name"));
-    drive(&service.deploy(deploy(name, settings(0, Promotion::Auto, 0)), 0).expect("idle"), &[
-        Event::TargetsBecameHealthy,
-        Event::SnapshotAcknowledged,
-    ])
+    drive(
+        &service.deploy(deploy(name, settings(0, Promotion::Auto, 0)), 0).expect("idle"),
+        &[Event::TargetsBecameHealthy, Event::SnapshotAcknowledged],
+    )
 }
 
 fn drive(service: &Service, events: &[Event]) -> Service {
@@ -100,10 +96,10 @@ fn an_irreversible_release_refuses_unless_forced() {
 
 #[test]
 fn a_watch_does_not_return_to_a_version_that_a_migration_ruled_out() {
-    let mut service = drive(&serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 9)), 1).expect("idle"), &[
-        Event::TargetsBecameHealthy,
-        Event::SnapshotAcknowledged,
-    ]);
+    let mut service = drive(
+        &serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 9)), 1).expect("idle"),
+        &[Event::TargetsBecameHealthy, Event::SnapshotAcknowledged],
+    );
     service.release.as_mut().expect("begun").irreversible = Some("db".into());
     assert!(service.apply(&Event::WatchFailed { reason: "errors".into() }, 2).is_err());
     assert!(service.apply(&taken_back(), 2).is_ok(), "a person who forces it may");
@@ -111,11 +107,10 @@ fn a_watch_does_not_return_to_a_version_that_a_migration_ruled_out() {
 
 #[test]
 fn a_superseded_release_gives_back_before_the_other_begins() {
-    let watching = drive(&serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 9)), 1).expect("idle"), &[
-        Event::TargetsBecameHealthy,
-        Event::SnapshotAcknowledged,
-        drained(),
-    ]);
+    let watching = drive(
+        &serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 9)), 1).expect("idle"),
+        &[Event::TargetsBecameHealthy, Event::SnapshotAcknowledged, drained()],
+    );
     let next = watching.supersede(deploy("v3", settings(0, Promotion::Auto, 0)), 2).expect("reversible");
     assert_eq!(next.serving(), Some(&version("v1")), "traffic goes to stable first");
     assert!(next.must_run().contains(&version("v2")), "the superseded candidate runs until it is drained");
@@ -139,12 +134,10 @@ fn a_rollback_drops_what_is_queued() {
 fn a_retry_does_not_migrate_again() {
     let mut settings = settings(2, Promotion::Auto, 0);
     settings.gates[0].kind = GateKind::Migrate { command: vec!["true".into()], irreversible: false };
-    let failed = drive(&serving("v1").deploy(deploy("v2", settings.clone()), 1).expect("idle"), &[
-        Event::TargetsBecameHealthy,
-        Event::GatePassed { gate: 0 },
-        Event::GateFailed { gate: 1, reason: "smoke".into() },
-        drained(),
-    ]);
+    let failed = drive(
+        &serving("v1").deploy(deploy("v2", settings.clone()), 1).expect("idle"),
+        &[Event::TargetsBecameHealthy, Event::GatePassed { gate: 0 }, Event::GateFailed { gate: 1, reason: "smoke".into() }, drained()],
+    );
     let again = failed.retry(deploy("v2", settings), 2).expect("it failed").release.expect("begun");
     assert_eq!((again.number, again.migrated.contains("gate-0")), (3, true));
     assert_eq!(serving("v1").to_retry().err(), Some(Refusal::NothingToRetry));

@@ -49,23 +49,12 @@ impl LogWriter {
     pub fn open(settings: AccessLog, path: &Path) -> io::Result<LogWriter> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let (queue, buffers) = sync_channel(QUEUE_BUFFERS);
-        std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_all(file, buffers))?;
-        Ok(LogWriter {
-            queue,
-            dropped: Arc::default(),
-            settings,
-        })
+        std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(file, buffers))?;
+        Ok(LogWriter { queue, dropped: Arc::default(), settings })
     }
 
     pub fn sink(&self) -> LogSink {
-        LogSink {
-            writer: self.clone(),
-            buffer: Vec::new(),
-            lines: 0,
-            second: (0, String::new()),
-        }
+        LogSink { writer: self.clone(), buffer: Vec::new(), lines: 0, second: (0, String::new()) }
     }
 
     /// Lines lost because the disk did not keep up.
@@ -99,9 +88,7 @@ impl LogSink {
     }
 
     pub fn write(&mut self, record: &LogRecord<'_>) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         match self.writer.settings.format {
             AccessLogFormat::Json => self.write_json(record, now),
             AccessLogFormat::Common => self.write_common(record, now),
@@ -133,13 +120,7 @@ impl LogSink {
     fn write_json(&mut self, record: &LogRecord<'_>, now: Duration) {
         self.second_text(now.as_secs(), time_text::iso);
         let out = &mut self.buffer;
-        let _ = write!(
-            out,
-            r#"{{"time":"{}.{:03}Z","client":"{}""#,
-            self.second.1,
-            now.subsec_millis(),
-            record.client
-        );
+        let _ = write!(out, r#"{{"time":"{}.{:03}Z","client":"{}""#, self.second.1, now.subsec_millis(), record.client);
         for (key, value) in [
             ("method", record.method),
             ("host", record.host),
@@ -156,28 +137,16 @@ impl LogSink {
                 out.push(b'"');
             }
         }
-        let (status, bytes, duration_us) =
-            (record.status, record.bytes, record.duration.as_micros());
-        let _ = writeln!(
-            out,
-            r#","status":{status},"bytes":{bytes},"duration_us":{duration_us}}}"#
-        );
+        let (status, bytes, duration_us) = (record.status, record.bytes, record.duration.as_micros());
+        let _ = writeln!(out, r#","status":{status},"bytes":{bytes},"duration_us":{duration_us}}}"#);
     }
 
     fn write_common(&mut self, record: &LogRecord<'_>, now: Duration) {
         self.second_text(now.as_secs(), time_text::common);
         let out = &mut self.buffer;
-        let _ = write!(
-            out,
-            "{} - - [{}] \"{} ",
-            record.client, self.second.1, record.method
-        );
+        let _ = write!(out, "{} - - [{}] \"{} ", record.client, self.second.1, record.method);
         escape(out, record.path);
-        let _ = writeln!(
-            out,
-            " {}\" {} {}",
-            record.protocol, record.status, record.bytes
-        );
+        let _ = writeln!(out, " {}\" {} {}", record.protocol, record.status, record.bytes);
     }
 }
 

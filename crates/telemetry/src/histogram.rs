@@ -38,9 +38,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            counts: vec![0; BUCKETS],
-        }
+        Self { counts: vec![0; BUCKETS] }
     }
 }
 
@@ -54,20 +52,12 @@ impl Histogram {
     }
 
     pub fn add(&mut self, other: &Histogram) {
-        self.counts
-            .iter_mut()
-            .zip(&other.counts)
-            .for_each(|(a, b)| *a += b);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
     }
 
     /// What came in after `earlier` was read from the same source. A source that restarted gives zeros, never a wrap.
     pub fn since(&self, earlier: &Histogram) -> Histogram {
-        let counts = self
-            .counts
-            .iter()
-            .zip(&earlier.counts)
-            .map(|(a, b)| a.saturating_sub(*b))
-            .collect();
+        let counts = self.counts.iter().zip(&earlier.counts).map(|(a, b)| a.saturating_sub(*b)).collect();
         Histogram { counts }
     }
 
@@ -110,10 +100,7 @@ mod tests {
                 let bucket = bucket_of(value);
                 if bucket < BUCKETS - 1 {
                     assert!(bucket_upper_us(bucket) >= value, "{value}");
-                    assert!(
-                        bucket == 0 || bucket_upper_us(bucket - 1) < value,
-                        "{value}"
-                    );
+                    assert!(bucket == 0 || bucket_upper_us(bucket - 1) < value, "{value}");
                 }
             }
         }
@@ -127,10 +114,7 @@ mod tests {
         (1..=1000).for_each(|value| histogram.record_us(value));
         let check = |quantile, expect: u64| {
             let got = histogram.quantile_us(quantile).expect("measured");
-            assert!(
-                got >= expect && got <= expect * 107 / 100,
-                "{quantile}: {got}"
-            );
+            assert!(got >= expect && got <= expect * 107 / 100, "{quantile}: {got}");
         };
         check(0.5, 500);
         check(0.99, 990);

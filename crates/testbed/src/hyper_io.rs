@@ -12,11 +12,7 @@ use tokio::net::TcpStream;
 pub(crate) struct HyperIo(pub(crate) TcpStream);
 
 impl Read for HyperIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         // SAFETY: tokio only writes initialised bytes into the spare part of the cursor.
         let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
         match Pin::new(&mut self.0).poll_read(context, &mut buffer) {
@@ -32,11 +28,7 @@ impl Read for HyperIo {
 }
 
 impl Write for HyperIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
 
@@ -52,11 +44,7 @@ impl Write for HyperIo {
         self.0.is_write_vectored()
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(context, slices)
     }
 }

@@ -44,15 +44,7 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// No clients yet.
     pub fn new(address: SocketAddr, host: impl Into<String>) -> Self {
-        Self {
-            address,
-            host: host.into(),
-            keep_alive_clients: 0,
-            fresh_clients: 0,
-            h2_clients: 0,
-            post_clients: 0,
-            pace: None,
-        }
+        Self { address, host: host.into(), keep_alive_clients: 0, fresh_clients: 0, h2_clients: 0, post_clients: 0, pace: None }
     }
 
     fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
@@ -62,9 +54,7 @@ impl LoadOptions {
             (Kind::H2, self.h2_clients),
             (Kind::Post, self.post_clients),
         ];
-        counts
-            .into_iter()
-            .flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
+        counts.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
     }
 }
 
@@ -81,11 +71,7 @@ impl Load {
         let (stop, stopped) = watch::channel(false);
         let of_thread = Arc::clone(&ledger);
         let thread = thread::spawn(move || run(options, &of_thread, &stopped));
-        Self {
-            ledger,
-            stop,
-            thread: Some(thread),
-        }
+        Self { ledger, stop, thread: Some(thread) }
     }
 
     pub fn snapshot(&self) -> Tally {
@@ -113,10 +99,7 @@ impl Drop for Load {
 }
 
 fn run(options: LoadOptions, ledger: &Arc<Ledger>, stopped: &watch::Receiver<bool>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime needs only a few descriptors");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs only a few descriptors");
     let options = Rc::new(options);
     LocalSet::new().block_on(&runtime, async {
         let clients: Vec<_> = options
@@ -157,14 +140,10 @@ mod tests {
         let listener = TcpListener::bind(address).await.expect("a free port");
         while let Ok((stream, _)) = listener.accept().await {
             tokio::task::spawn_local(async move {
-                let connection = http2::Builder::new(LocalExecutor)
-                    .serve_connection(HyperIo(stream), service_fn(answer));
+                let connection = http2::Builder::new(LocalExecutor).serve_connection(HyperIo(stream), service_fn(answer));
                 let mut connection = std::pin::pin!(connection);
                 let limit = Duration::from_millis(50);
-                if tokio::time::timeout(limit, connection.as_mut())
-                    .await
-                    .is_err()
-                {
+                if tokio::time::timeout(limit, connection.as_mut()).await.is_err() {
                     connection.as_mut().graceful_shutdown();
                     let _ = connection.await;
                 }
@@ -182,15 +161,11 @@ mod tests {
         });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let deadline = Duration::from_secs(10);
-        wait::until(deadline, "service listens", || {
-            std::net::TcpStream::connect(address).is_ok()
-        });
+        wait::until(deadline, "service listens", || std::net::TcpStream::connect(address).is_ok());
         let mut options = LoadOptions::new(address, "shop.test");
         options.h2_clients = 3;
         let load = Load::start(options);
-        wait::until(deadline, "GOAWAY seen", || {
-            load.snapshot().connections_closed_by_peer >= 6
-        });
+        wait::until(deadline, "GOAWAY seen", || load.snapshot().connections_closed_by_peer >= 6);
         let tally = load.stop();
         assert_eq!(tally.lost, 0, "{:?}", tally.last_errors);
         assert_eq!(tally.by_version["v2"], tally.requests);

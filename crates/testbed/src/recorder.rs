@@ -87,9 +87,7 @@ impl Drop for Recorder {
 
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.connections
-            .lock()
-            .expect("no thread panics while it holds the record")
+        self.connections.lock().expect("no thread panics while it holds the record")
     }
 
     fn stopped(&self) -> bool {
@@ -107,17 +105,8 @@ fn accept(listener: &TcpListener, scripts: &[Vec<Step>], shared: &Arc<Shared>) {
             connections.push(Vec::new());
             connections.len() - 1
         };
-        let script = scripts
-            .get(index)
-            .or(scripts.last())
-            .cloned()
-            .unwrap_or_default();
-        let mut connection = Connection {
-            stream,
-            index,
-            searched: 0,
-            shared: Arc::clone(shared),
-        };
+        let script = scripts.get(index).or(scripts.last()).cloned().unwrap_or_default();
+        let mut connection = Connection { stream, index, searched: 0, shared: Arc::clone(shared) };
         thread::spawn(move || {
             // A peer that goes away in the middle ends the script; its bytes are kept.
             let _ = connection.play(script);
@@ -139,9 +128,7 @@ impl Connection {
         for step in script {
             match step {
                 Step::Await(bytes) => self.await_bytes(&bytes)?,
-                Step::AwaitBytes(count) => {
-                    while self.sent(|sent| sent.len() < count) && self.read()? {}
-                }
+                Step::AwaitBytes(count) => while self.sent(|sent| sent.len() < count) && self.read()? {},
                 Step::Pause(duration) => thread::sleep(duration),
                 Step::Answer(bytes) => self.stream.write_all(&bytes)?,
                 Step::Close => return self.stream.shutdown(Shutdown::Both),
@@ -185,19 +172,14 @@ impl Connection {
 }
 
 fn is_pause(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 fn find(haystack: &[u8], wanted: &[u8]) -> Option<usize> {
     if wanted.is_empty() {
         return Some(0);
     }
-    haystack
-        .windows(wanted.len())
-        .position(|window| window == wanted)
+    haystack.windows(wanted.len()).position(|window| window == wanted)
 }
 
 /// Zero linger belongs to the socket, so the RST goes out when its last handle is dropped.

@@ -33,22 +33,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            port: 0,
-            version: "v1".to_owned(),
-            healthy: true,
-            start_delay: Duration::ZERO,
-            record: None,
-        }
+        Self { port: 0, version: "v1".to_owned(), healthy: true, start_delay: Duration::ZERO, record: None }
     }
 }
 
 /// Serves on 127.0.0.1 until the process ends.
 pub fn run(options: Options) -> io::Result<()> {
     std::thread::sleep(options.start_delay);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(options))
 }
 
@@ -86,8 +78,5 @@ async fn connection(stream: TcpStream, state: Rc<State>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| answers::answer(Rc::clone(&state), request));
     // A connection that breaks is the client's to notice; the service only serves the next one.
-    let _ = http1::Builder::new()
-        .serve_connection(HyperIo(stream), service)
-        .with_upgrades()
-        .await;
+    let _ = http1::Builder::new().serve_connection(HyperIo(stream), service).with_upgrades().await;
 }

@@ -27,20 +27,13 @@ impl<T> Outcome for Option<T> {
 
 /// Polls `condition` until it is met. Panics with `what` once `deadline` has passed.
 #[track_caller]
-pub fn until<C: Outcome>(
-    deadline: Duration,
-    what: &str,
-    mut condition: impl FnMut() -> C,
-) -> C::Value {
+pub fn until<C: Outcome>(deadline: Duration, what: &str, mut condition: impl FnMut() -> C) -> C::Value {
     let started = Instant::now();
     loop {
         if let Some(value) = condition().met() {
             return value;
         }
-        assert!(
-            started.elapsed() < deadline,
-            "waited {deadline:?} in vain: {what}"
-        );
+        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
         thread::sleep(PAUSE);
     }
 }

@@ -11,18 +11,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 #[test]
 fn keeps_the_bytes_of_each_connection_and_answers_in_turn() {
-    let script = vec![
-        Step::await_head(),
-        Step::answer("one"),
-        Step::await_head(),
-        Step::answer("two"),
-        Step::Close,
-    ];
+    let script = vec![Step::await_head(), Step::answer("one"), Step::await_head(), Step::answer("two"), Step::Close];
     let recorder = Recorder::start(script).expect("a recorder");
     let mut first = TcpStream::connect(recorder.address()).expect("a connection");
-    first
-        .write_all(b"GET / HTTP/1.1\r\n\r\n\0\xffrest\r\n\r\n")
-        .expect("written");
+    first.write_all(b"GET / HTTP/1.1\r\n\r\n\0\xffrest\r\n\r\n").expect("written");
     let mut answer = String::new();
     first.read_to_string(&mut answer).expect("read to its end");
     assert_eq!(answer, "onetwo");
@@ -30,13 +22,8 @@ fn keeps_the_bytes_of_each_connection_and_answers_in_turn() {
     let mut second = TcpStream::connect(recorder.address()).expect("a connection");
     second.write_all(b"odd").expect("written");
     drop(second);
-    let expected = vec![
-        b"GET / HTTP/1.1\r\n\r\n\0\xffrest\r\n\r\n".to_vec(),
-        b"odd".to_vec(),
-    ];
-    wait::until(DEADLINE, "both are kept", || {
-        recorder.connections() == expected
-    });
+    let expected = vec![b"GET / HTTP/1.1\r\n\r\n\0\xffrest\r\n\r\n".to_vec(), b"odd".to_vec()];
+    wait::until(DEADLINE, "both are kept", || recorder.connections() == expected);
 }
 
 #[test]

@@ -27,10 +27,17 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<Exit> {
     std::fs::write(&place.file, configuration(address)?)?;
     let log = std::fs::File::create(folder.join("up.log"))?;
     let mut up = Up(Command::new(std::env::current_exe()?)
-        .arg("up").arg("--file").arg(&place.file).arg("--state-dir").arg(&place.state_dir)
+        .arg("up")
+        .arg("--file")
+        .arg(&place.file)
+        .arg("--state-dir")
+        .arg(&place.state_dir)
         .env("DEMO_UNHEALTHY", "v3")
-        .stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log)
-        .spawn().context("cannot start changeover")?);
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start changeover")?);
     anstream::println!("changeover demo · a small web service, real load, real switches\n");
     let client = Client::new(&place)?;
     wait("changeover is up", || client.get("/v1/status").ok())?;
@@ -167,7 +174,11 @@ impl Meter<'_> {
             }
         }
         let line = self.line(what);
-        if live { anstream::println!("\r{line}") } else { anstream::println!("{line}") }
+        if live {
+            anstream::println!("\r{line}")
+        } else {
+            anstream::println!("{line}")
+        }
         (self.last, self.at) = (self.load.snapshot(), Instant::now());
     }
 

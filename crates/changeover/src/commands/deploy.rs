@@ -64,6 +64,7 @@ fn show(event: &Value) {
 
 fn ended(event: &Value) -> Option<(String, String)> {
     let kind = event["kind"].as_str()?;
-    ["promoted", "failed", "rolled_back", "aborted", "superseded"].contains(&kind)
+    ["promoted", "failed", "rolled_back", "aborted", "superseded"]
+        .contains(&kind)
         .then(|| (kind.to_owned(), event["text"].as_str().unwrap_or_default().to_owned()))
 }

@@ -39,7 +39,5 @@ fn row(it: &Value) -> Vec<String> {
 }
 
 pub(crate) fn when(at_ms: u64) -> String {
-    jiff::Timestamp::from_millisecond(at_ms as i64)
-        .map(|at| at.to_string().chars().take(19).collect::<String>() + "Z")
-        .unwrap_or_default()
+    jiff::Timestamp::from_millisecond(at_ms as i64).map(|at| at.to_string().chars().take(19).collect::<String>() + "Z").unwrap_or_default()
 }

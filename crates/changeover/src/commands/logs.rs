@@ -12,8 +12,8 @@ pub(crate) fn run(place: &Place, logs: &Logs) -> anyhow::Result<Exit> {
     let query = logs.version.as_ref().map(|version| format!("?version={version}")).unwrap_or_default();
     let answer = Client::new(place)?.get(&format!("/v1/services/{}/log{query}", logs.service))?;
     let path = Path::new(answer["file"].as_str().unwrap_or_default());
-    let mut file = std::fs::File::open(path)
-        .map_err(|error| problem(Exit::Failed, format!("cannot read {}: {error}", path.display()), None))?;
+    let mut file =
+        std::fs::File::open(path).map_err(|error| problem(Exit::Failed, format!("cannot read {}: {error}", path.display()), None))?;
     let mut out = std::io::stdout().lock();
     let mut chunk = vec![0; 64 * 1024];
     loop {

@@ -52,17 +52,18 @@ pub(crate) fn down(place: &Place, keep_versions: bool) -> anyhow::Result<Exit> {
 const HOLD_QUEUE_MAX: u32 = 10_000;
 
 pub(crate) fn hold(place: &Place, service: &str, off: bool, wait: &str) -> anyhow::Result<Exit> {
-    let wait: jiff::SignedDuration = wait.parse().map_err(|error| {
-        problem(Exit::Usage, format!("`--wait {wait}` is no duration: {error}"), Some("such as 30s".to_owned()))
-    })?;
+    let wait: jiff::SignedDuration = wait
+        .parse()
+        .map_err(|error| problem(Exit::Usage, format!("`--wait {wait}` is no duration: {error}"), Some("such as 30s".to_owned())))?;
     let held = json!({ "hold": { "wait_max_ms": wait.as_millis() as u64, "queue_max": HOLD_QUEUE_MAX } });
     mode(place, service, if off { json!("serve") } else { held })
 }
 
 pub(crate) fn maintenance(place: &Place, service: &str, off: bool, page: Option<&std::path::Path>) -> anyhow::Result<Exit> {
     let page = match page {
-        Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| problem(Exit::Usage, format!("cannot read {}: {error}", file.display()), None))?,
+        Some(file) => {
+            std::fs::read_to_string(file).map_err(|error| problem(Exit::Usage, format!("cannot read {}: {error}", file.display()), None))?
+        }
         None => "Under maintenance. Please come back in a moment.\n".to_owned(),
     };
     mode(place, service, if off { json!("serve") } else { json!({ "maintenance": { "page": page } }) })

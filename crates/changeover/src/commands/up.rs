@@ -7,9 +7,16 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     let desired = super::check::read(place)?;
     std::fs::create_dir_all(&place.state_dir)?;
     let own = std::env::current_exe()?;
-    let worker_command = [own.as_os_str(), "worker".as_ref(), "--file".as_ref(), place.file.as_os_str(), "--state-dir".as_ref(), place.state_dir.as_os_str()]
-        .map(std::ffi::OsStr::to_os_string)
-        .to_vec();
+    let worker_command = [
+        own.as_os_str(),
+        "worker".as_ref(),
+        "--file".as_ref(),
+        place.file.as_os_str(),
+        "--state-dir".as_ref(),
+        place.state_dir.as_os_str(),
+    ]
+    .map(std::ffi::OsStr::to_os_string)
+    .to_vec();
     let listen = desired.listeners.values().map(|listener| listener.address).collect();
     let keeper = keeper::open(keeper::Options { state_dir: place.state_dir.clone(), worker_command, listen }).map_err(explain)?;
     for (name, listener) in &desired.listeners {

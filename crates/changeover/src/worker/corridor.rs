@@ -59,7 +59,9 @@ impl Corridor {
 impl DataPlane for Corridor {
     fn install(&self, snapshot: Arc<Snapshot>) -> engine::Acknowledged {
         let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let routed: Vec<(ServiceName, VersionName)> = snapshot.services.iter()
+        let routed: Vec<(ServiceName, VersionName)> = snapshot
+            .services
+            .iter()
             .flat_map(|service| service.arms.iter().map(|arm| (service.name.clone(), arm.version.clone())))
             .collect();
         samples.retain(|key, _| routed.contains(key));

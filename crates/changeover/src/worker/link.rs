@@ -116,9 +116,7 @@ impl Link {
                 let process = engine::Process { pid, start_time, boot_id };
                 TargetId::new(&id).ok().map(|id| ProcessEvent::Spawned { id, process })
             }
-            FromKeeper::SpawnFailed { id, error } => {
-                TargetId::new(&id).ok().map(|id| ProcessEvent::SpawnFailed { id, error })
-            }
+            FromKeeper::SpawnFailed { id, error } => TargetId::new(&id).ok().map(|id| ProcessEvent::SpawnFailed { id, error }),
             FromKeeper::Exited { id, status } => {
                 self.held().children.remove(&id);
                 TargetId::new(&id).ok().map(|id| ProcessEvent::Exited { id, status: exit_status(status) })

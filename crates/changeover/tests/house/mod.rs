@@ -175,7 +175,9 @@ impl House {
         use std::io::{Read, Write};
         let mut stream = std::os::unix::net::UnixStream::connect(self.state_dir().join("api.sock")).expect("the API");
         let length = body.len();
-        let request = format!("POST {path} HTTP/1.1\r\nhost: local\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: local\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).expect("written");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
@@ -282,4 +284,3 @@ pub const QUICK: &str = "    strategy: { blue_green: { watch: 0s, drain: 10s } }
 pub fn kill_9(pid: i32) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("it lives");
 }
-

@@ -27,18 +27,11 @@ pub(crate) fn kill(pid: i32, signal: i32) {
 }
 
 pub(crate) fn command_name(pid: i32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 fn start(directory: &std::path::Path) -> Process {
-    Command::new("/proc/self/exe")
-        .arg("keeper")
-        .arg(directory)
-        .spawn()
-        .expect("the keeper starts")
+    Command::new("/proc/self/exe").arg("keeper").arg(directory).spawn().expect("the keeper starts")
 }
 
 impl House {
@@ -72,49 +65,27 @@ impl House {
     fn log(&self) -> Vec<(i32, FromKeeper)> {
         let text = std::fs::read_to_string(self.path("log")).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("a line"))
-            .collect()
+        whole.lines().map(|line| serde_json::from_str(line).expect("a line")).collect()
     }
 
     pub(crate) fn wait_for(&self, wanted: impl Fn(&FromKeeper) -> bool) -> FromKeeper {
-        until("a message", || {
-            self.log().iter().any(|(_, message)| wanted(message))
-        });
-        self.log()
-            .into_iter()
-            .map(|(_, message)| message)
-            .rfind(|message| wanted(message))
-            .expect("just seen")
+        until("a message", || self.log().iter().any(|(_, message)| wanted(message)));
+        self.log().into_iter().map(|(_, message)| message).rfind(|message| wanted(message)).expect("just seen")
     }
 
     pub(crate) fn wait_for_exit(&self, id: &str, status: Status) {
-        self.wait_for(|message| {
-            *message
-                == FromKeeper::Exited {
-                    id: id.to_owned(),
-                    status,
-                }
-        });
+        self.wait_for(|message| *message == FromKeeper::Exited { id: id.to_owned(), status });
     }
 
     /// The pid of the worker that was welcomed last.
     pub(crate) fn worker(&self) -> i32 {
         let is_welcome = |message: &FromKeeper| matches!(message, FromKeeper::Welcome { .. });
         self.wait_for(is_welcome);
-        self.log()
-            .into_iter()
-            .rfind(|(_, message)| is_welcome(message))
-            .expect("just seen")
-            .0
+        self.log().into_iter().rfind(|(_, message)| is_welcome(message)).expect("just seen").0
     }
 
     pub(crate) fn welcomes(&self) -> usize {
-        self.log()
-            .iter()
-            .filter(|(_, message)| matches!(message, FromKeeper::Welcome { .. }))
-            .count()
+        self.log().iter().filter(|(_, message)| matches!(message, FromKeeper::Welcome { .. })).count()
     }
 
     pub(crate) fn welcomed_children(&self) -> Vec<Child> {
@@ -127,15 +98,11 @@ impl House {
     pub(crate) fn tell(&self, message: &ToKeeper) {
         let bytes = serde_json::to_vec(message).expect("a message");
         let socket = UnixDatagram::unbound().expect("a socket");
-        until("a worker that listens", || {
-            socket.send_to(&bytes, self.path("control.sock")).is_ok()
-        });
+        until("a worker that listens", || socket.send_to(&bytes, self.path("control.sock")).is_ok());
     }
 
     pub(crate) fn listen(&self) -> SocketAddr {
-        self.tell(&ToKeeper::Listen {
-            address: "127.0.0.1:0".parse().expect("an address"),
-        });
+        self.tell(&ToKeeper::Listen { address: "127.0.0.1:0".parse().expect("an address") });
         match self.wait_for(|message| matches!(message, FromKeeper::Listening { .. })) {
             FromKeeper::Listening { bound, .. } => bound,
             _ => unreachable!("it was asked for"),
@@ -154,13 +121,8 @@ impl House {
     }
 
     pub(crate) fn spawn(&self, id: &str, spec: Spec) -> i32 {
-        self.tell(&ToKeeper::Spawn {
-            id: id.to_owned(),
-            spec,
-        });
-        match self.wait_for(
-            |message| matches!(message, FromKeeper::Spawned { id: told, .. } if told == id),
-        ) {
+        self.tell(&ToKeeper::Spawn { id: id.to_owned(), spec });
+        match self.wait_for(|message| matches!(message, FromKeeper::Spawned { id: told, .. } if told == id)) {
             FromKeeper::Spawned { pid, .. } => pid,
             _ => unreachable!("it was asked for"),
         }

@@ -15,11 +15,7 @@ use keeper::{FromKeeper, Status, ToKeeper};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    match arguments
-        .next()
-        .as_ref()
-        .and_then(|argument| argument.to_str())
-    {
+    match arguments.next().as_ref().and_then(|argument| argument.to_str()) {
         Some("child") => keeper::child_main(arguments),
         Some("keeper") => run_keeper(PathBuf::from(arguments.next().expect("a state directory"))),
         Some("worker") => worker::run(&PathBuf::from(arguments.next().expect("a state directory"))),
@@ -29,11 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run_keeper(state_dir: PathBuf) -> ExitCode {
-    let worker_command = vec![
-        "/proc/self/exe".into(),
-        "worker".into(),
-        state_dir.clone().into(),
-    ];
+    let worker_command = vec!["/proc/self/exe".into(), "worker".into(), state_dir.clone().into()];
     let options = keeper::Options { state_dir, worker_command, listen: Vec::new() };
     match keeper::open(options).and_then(keeper::Keeper::run) {
         Ok(code) => code.into(),
@@ -46,35 +38,14 @@ fn run_keeper(state_dir: PathBuf) -> ExitCode {
 
 fn run_tests() -> ExitCode {
     let tests: &[(&str, fn())] = &[
-        (
-            "worker_killed_keeps_socket_and_child",
-            worker_killed_keeps_socket_and_child,
-        ),
-        (
-            "child_without_go_ends_with_the_worker",
-            child_without_go_ends_with_the_worker,
-        ),
-        (
-            "exit_codes_are_told_and_retold",
-            exit_codes_are_told_and_retold,
-        ),
-        (
-            "adopt_refuses_a_wrong_start_time",
-            adopt_refuses_a_wrong_start_time,
-        ),
-        (
-            "command_not_found_is_127_and_a_line",
-            command_not_found_is_127_and_a_line,
-        ),
+        ("worker_killed_keeps_socket_and_child", worker_killed_keeps_socket_and_child),
+        ("child_without_go_ends_with_the_worker", child_without_go_ends_with_the_worker),
+        ("exit_codes_are_told_and_retold", exit_codes_are_told_and_retold),
+        ("adopt_refuses_a_wrong_start_time", adopt_refuses_a_wrong_start_time),
+        ("command_not_found_is_127_and_a_line", command_not_found_is_127_and_a_line),
         ("result_outlives_the_keeper", result_outlives_the_keeper),
-        (
-            "next_keeper_takes_over_the_orphan",
-            next_keeper_takes_over_the_orphan,
-        ),
-        (
-            "terminate_then_leave_ends_with_0",
-            terminate_then_leave_ends_with_0,
-        ),
+        ("next_keeper_takes_over_the_orphan", next_keeper_takes_over_the_orphan),
+        ("terminate_then_leave_ends_with_0", terminate_then_leave_ends_with_0),
     ];
     for (name, test) in tests {
         print!("{name} ... ");
@@ -86,10 +57,7 @@ fn run_tests() -> ExitCode {
 
 fn answer(address: std::net::SocketAddr) -> i32 {
     let mut text = String::new();
-    TcpStream::connect(address)
-        .expect("never refused")
-        .read_to_string(&mut text)
-        .expect("an answer");
+    TcpStream::connect(address).expect("never refused").read_to_string(&mut text).expect("an answer");
     text.parse().expect("a pid")
 }
 
@@ -104,25 +72,13 @@ fn worker_killed_keeps_socket_and_child() {
     let mut queued = TcpStream::connect(address).expect("the queue is open");
     house::kill(first, libc::SIGKILL);
     let mut text = String::new();
-    queued
-        .read_to_string(&mut text)
-        .expect("the next worker answers");
+    queued.read_to_string(&mut text).expect("the next worker answers");
     assert_eq!(text.parse::<i32>().ok(), Some(house.worker()));
     assert_ne!(house.worker(), first);
     let children = house.welcomed_children();
-    assert!(
-        children
-            .iter()
-            .any(|known| known.pid == child && known.running && known.status.is_none())
-    );
-    assert_eq!(
-        keeper::port_belongs_to_session(address.port(), child),
-        Some(false)
-    );
-    house.tell(&ToKeeper::Signal {
-        id: "a".into(),
-        signal: libc::SIGTERM,
-    });
+    assert!(children.iter().any(|known| known.pid == child && known.running && known.status.is_none()));
+    assert_eq!(keeper::port_belongs_to_session(address.port(), child), Some(false));
+    house.tell(&ToKeeper::Signal { id: "a".into(), signal: libc::SIGTERM });
     house.wait_for_exit("a", Status::Signal(libc::SIGTERM));
 }
 
@@ -143,11 +99,7 @@ fn exit_codes_are_told_and_retold() {
     house::kill(first, libc::SIGKILL);
     house::until("the next worker", || house.worker() != first);
     let children = house.welcomed_children();
-    assert!(
-        children
-            .iter()
-            .any(|child| child.id == "a" && child.status == Some(Status::Code(7)))
-    );
+    assert!(children.iter().any(|child| child.id == "a" && child.status == Some(Status::Code(7))));
     house.tell(&ToKeeper::Forget { id: "a".into() });
     // The id is free again.
     house.run("a", "kill -9 $$");
@@ -157,36 +109,18 @@ fn exit_codes_are_told_and_retold() {
 fn adopt_refuses_a_wrong_start_time() {
     let house = House::new();
     house.worker();
-    let mut stranger = std::process::Command::new("sleep")
-        .arg("1000")
-        .env("CHANGEOVER_TARGET", "s")
-        .spawn()
-        .expect("sleep starts");
+    let mut stranger = std::process::Command::new("sleep").arg("1000").env("CHANGEOVER_TARGET", "s").spawn().expect("sleep starts");
     let pid = i32::try_from(stranger.id()).expect("a pid");
-    house::until("it is sleep", || {
-        std::fs::read_to_string(format!("/proc/{pid}/comm"))
-            .is_ok_and(|name| name.trim() == "sleep")
-    });
+    house::until("it is sleep", || std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep"));
     let identity = keeper::process_identity(pid).expect("it lives");
     let adopt = |start_time| {
         let boot_id = identity.boot_id.clone();
-        house.tell(&ToKeeper::Adopt {
-            id: "s".into(),
-            pid,
-            start_time,
-            boot_id,
-        });
+        house.tell(&ToKeeper::Adopt { id: "s".into(), pid, start_time, boot_id });
     };
     adopt(identity.start_time + 1);
     house.wait_for_exit("s", Status::Unknown);
     adopt(identity.start_time);
-    house.wait_for(|message| {
-        *message
-            == FromKeeper::Adopted {
-                id: "s".into(),
-                pid,
-            }
-    });
+    house.wait_for(|message| *message == FromKeeper::Adopted { id: "s".into(), pid });
     stranger.kill().expect("it lives");
     stranger.wait().expect("it is ours");
 }
@@ -198,23 +132,14 @@ fn command_not_found_is_127_and_a_line() {
     house.spawn("a", spec);
     house.tell(&ToKeeper::Go { id: "a".into() });
     house.wait_for_exit("a", Status::Code(127));
-    assert!(
-        house
-            .output()
-            .starts_with("changeover: cannot run `no-such-command`: No such file"),
-        "{}",
-        house.output()
-    );
+    assert!(house.output().starts_with("changeover: cannot run `no-such-command`: No such file"), "{}", house.output());
 }
 
 fn result_outlives_the_keeper() {
     let mut house = House::new();
     let gate = house.path("gate");
     let result = house.path("result");
-    let mut spec = house.spec(&format!(
-        "echo began; until [ -e {} ]; do sleep 0.01; done; exit 3",
-        gate.display()
-    ));
+    let mut spec = house.spec(&format!("echo began; until [ -e {} ]; do sleep 0.01; done; exit 3", gate.display()));
     spec.result = Some(result.clone());
     house.spawn("job", spec);
     house.tell(&ToKeeper::Go { id: "job".into() });
@@ -224,9 +149,7 @@ fn result_outlives_the_keeper() {
     house::kill(worker, libc::SIGKILL);
     std::fs::write(gate, "").expect("the gate opens");
     house::until("the result", || {
-        std::fs::read(&result).is_ok_and(|bytes| {
-            serde_json::from_slice::<Status>(&bytes).ok() == Some(Status::Code(3))
-        })
+        std::fs::read(&result).is_ok_and(|bytes| serde_json::from_slice::<Status>(&bytes).ok() == Some(Status::Code(3)))
     });
 }
 
@@ -241,19 +164,11 @@ fn next_keeper_takes_over_the_orphan() {
     house.start_keeper();
     house::until("a second welcome", || house.welcomes() == 2);
     assert_eq!(house.worker(), worker);
-    assert!(
-        house
-            .welcomed_children()
-            .iter()
-            .any(|known| known.pid == child && known.status.is_none())
-    );
+    assert!(house.welcomed_children().iter().any(|known| known.pid == child && known.status.is_none()));
     // The new keeper holds the socket too.
     house::kill(worker, libc::SIGKILL);
     assert_ne!(answer(address), worker);
-    house.tell(&ToKeeper::Signal {
-        id: "a".into(),
-        signal: libc::SIGKILL,
-    });
+    house.tell(&ToKeeper::Signal { id: "a".into(), signal: libc::SIGKILL });
     house.wait_for_exit("a", Status::Unknown);
 }
 
@@ -261,14 +176,7 @@ fn terminate_then_leave_ends_with_0() {
     let mut house = House::new();
     house.worker();
     house::kill(house.keeper_pid(), libc::SIGTERM);
-    house.wait_for(|message| {
-        *message
-            == FromKeeper::Terminate {
-                signal: libc::SIGTERM,
-            }
-    });
-    house.tell(&ToKeeper::Leave {
-        keep_versions: false,
-    });
+    house.wait_for(|message| *message == FromKeeper::Terminate { signal: libc::SIGTERM });
+    house.tell(&ToKeeper::Leave { keep_versions: false });
     assert_eq!(house.keeper_exit_code(), Some(0));
 }

@@ -19,21 +19,10 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
     let _ = std::fs::remove_file(&control_path);
     let control = UnixDatagram::bind(&control_path).expect("control");
     let door = handover::listen(state_dir).expect("handover");
-    let mut log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(state_dir.join("log"))
-        .expect("log");
+    let mut log = OpenOptions::new().append(true).create(true).open(state_dir.join("log")).expect("log");
     let mut channel = Some(WorkerSide::from_env().expect("a channel"));
-    let hello = ToKeeper::Hello {
-        protocol: PROTOCOL,
-        pid: own_pid,
-    };
-    channel
-        .as_ref()
-        .expect("it is there")
-        .send(&hello, &[])
-        .expect("hello");
+    let hello = ToKeeper::Hello { protocol: PROTOCOL, pid: own_pid };
+    channel.as_ref().expect("it is there").send(&hello, &[]).expect("hello");
     let mut listeners: BTreeMap<SocketAddr, TcpListener> = BTreeMap::new();
     let mut survivors: Vec<Survivor> = Vec::new();
     loop {
@@ -44,10 +33,7 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
             .collect();
         poll(&mut list, PollTimeout::NONE).expect("poll");
-        let ready: Vec<bool> = list
-            .iter()
-            .map(|entry| entry.any().unwrap_or(false))
-            .collect();
+        let ready: Vec<bool> = list.iter().map(|entry| entry.any().unwrap_or(false)).collect();
         drop(list);
 
         for socket in listeners.values() {
@@ -59,13 +45,8 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
             let next = door.accept().expect("the next keeper");
             let boot_id = keeper::process_identity(own_pid).expect("we live").boot_id;
             let children = survivors.clone();
-            let orphan = ToKeeper::Orphan {
-                protocol: PROTOCOL,
-                pid: own_pid,
-                boot_id,
-                listeners: listeners.keys().copied().collect(),
-                children,
-            };
+            let orphan =
+                ToKeeper::Orphan { protocol: PROTOCOL, pid: own_pid, boot_id, listeners: listeners.keys().copied().collect(), children };
             let sockets: Vec<_> = listeners.values().map(AsFd::as_fd).collect();
             next.send(&orphan, &sockets).expect("handed over");
             channel = Some(next);
@@ -75,11 +56,7 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
             let mut bytes = vec![0; 65536];
             let length = control.recv(&mut bytes).expect("an order");
             let order: ToKeeper = serde_json::from_slice(&bytes[..length]).expect("an order");
-            channel
-                .as_ref()
-                .expect("a keeper")
-                .send(&order, &[])
-                .expect("passed on");
+            channel.as_ref().expect("a keeper").send(&order, &[]).expect("passed on");
             if matches!(order, ToKeeper::Leave { .. }) {
                 return ExitCode::SUCCESS;
             }
@@ -96,17 +73,8 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
         let addresses = match &message {
             FromKeeper::Welcome { listeners, .. } => listeners.clone(),
             FromKeeper::Listening { address, .. } => vec![*address],
-            FromKeeper::Spawned {
-                id,
-                pid,
-                start_time,
-                ..
-            } => {
-                survivors.push(Survivor {
-                    id: id.clone(),
-                    pid: *pid,
-                    start_time: *start_time,
-                });
+            FromKeeper::Spawned { id, pid, start_time, .. } => {
+                survivors.push(Survivor { id: id.clone(), pid: *pid, start_time: *start_time });
                 Vec::new()
             }
             _ => Vec::new(),
@@ -115,7 +83,6 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
             listeners.insert(address, socket.into());
         }
         let line = serde_json::to_string(&(own_pid, &message)).expect("a line");
-        log.write_all(format!("{line}\n").as_bytes())
-            .expect("logged");
+        log.write_all(format!("{line}\n").as_bytes()).expect("logged");
     }
 }

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use model::{
-    Arm, HostPattern, ListenerName, Mode, Preview, Route, ServiceName, ServiceRouting, Snapshot,
-    TargetId, VersionName, VersionTargets,
+    Arm, HostPattern, ListenerName, Mode, Preview, Route, ServiceName, ServiceRouting, Snapshot, TargetId, VersionName, VersionTargets,
 };
 use proxy::{Config, Proxy};
 
@@ -68,21 +67,10 @@ impl Target {
 
     /// Answers each request with this text.
     pub fn saying(text: &'static str) -> Target {
-        Target::new(move |_, stream| {
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}",
-                text.len()
-            )
-            .is_ok()
-        })
+        Target::new(move |_, stream| write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len()).is_ok())
     }
 
-    fn converse(
-        &self,
-        mut stream: TcpStream,
-        act: &(impl Fn(&str, &mut TcpStream) -> bool + ?Sized),
-    ) {
+    fn converse(&self, mut stream: TcpStream, act: &(impl Fn(&str, &mut TcpStream) -> bool + ?Sized)) {
         stream.set_nodelay(true).expect("nodelay");
         let mut buffer = Vec::new();
         loop {
@@ -123,10 +111,7 @@ fn message_end(buffer: &[u8]) -> Option<usize> {
     if text.contains("transfer-encoding: chunked") {
         return Some(head + find(&buffer[head..], b"0\r\n\r\n")? + 5);
     }
-    let length = text
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .map_or(0, |n| n.trim().parse().expect("number"));
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.trim().parse().expect("number"));
     (buffer.len() >= head + length).then_some(head + length)
 }
 
@@ -142,27 +127,14 @@ pub fn routing(arms: &[(&str, u16)], versions: &[(&str, &[SocketAddr])]) -> Serv
     };
     ServiceRouting {
         name: service(),
-        routes: vec![Route {
-            listener: listener(),
-            host: HostPattern::Any,
-            path: "/".into(),
-        }],
+        routes: vec![Route { listener: listener(), host: HostPattern::Any, path: "/".into() }],
         mode: Mode::Serve,
-        arms: arms
-            .iter()
-            .map(|(name, weight)| Arm {
-                version: version(name),
-                weight: *weight,
-            })
-            .collect(),
+        arms: arms.iter().map(|(name, weight)| Arm { version: version(name), weight: *weight }).collect(),
         versions: versions
             .iter()
             .map(|(name, addresses)| VersionTargets {
                 version: version(name),
-                targets: addresses
-                    .iter()
-                    .map(|address| target(name, address))
-                    .collect(),
+                targets: addresses.iter().map(|address| target(name, address)).collect(),
             })
             .collect(),
         previews: Vec::<Preview>::new(),
@@ -180,39 +152,20 @@ pub struct House {
 
 impl House {
     pub fn new(threads: usize) -> House {
-        House::with(Config {
-            threads,
-            access_log: None,
-            black_box: None,
-        })
+        House::with(Config { threads, access_log: None, black_box: None })
     }
 
     pub fn with(config: Config) -> House {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let proxy = Proxy::start(config).expect("start");
         let socket = TcpListener::bind("127.0.0.1:0").expect("bind");
-        proxy
-            .listen(&listener(), socket.try_clone().expect("clone"))
-            .expect("listen");
-        House {
-            proxy,
-            address: socket.local_addr().expect("address"),
-            runtime,
-            socket,
-        }
+        proxy.listen(&listener(), socket.try_clone().expect("clone")).expect("listen");
+        House { proxy, address: socket.local_addr().expect("address"), runtime, socket }
     }
 
     pub fn install(&self, routing: ServiceRouting) {
-        let snapshot = Arc::new(Snapshot {
-            generation: 1,
-            services: vec![routing],
-        });
-        self.runtime
-            .block_on(self.proxy.install(snapshot))
-            .expect("acknowledged");
+        let snapshot = Arc::new(Snapshot { generation: 1, services: vec![routing] });
+        self.runtime.block_on(self.proxy.install(snapshot)).expect("acknowledged");
     }
 
     pub fn serving(target: &Target) -> House {
@@ -224,10 +177,7 @@ impl House {
     pub fn client(&self) -> Client {
         let stream = TcpStream::connect(self.address).expect("connect");
         stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
-        Client {
-            stream,
-            buffer: Vec::new(),
-        }
+        Client { stream, buffer: Vec::new() }
     }
 
     /// One exchange on its own connection.
@@ -267,11 +217,7 @@ impl Client {
             }
             let mut chunk = [0; 4096];
             let read = self.stream.read(&mut chunk).expect("read");
-            assert!(
-                read > 0,
-                "closed after {:?}",
-                String::from_utf8_lossy(&self.buffer)
-            );
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&self.buffer));
             self.buffer.extend(&chunk[..read]);
         }
     }
@@ -290,30 +236,18 @@ impl Client {
     pub fn rest(&mut self) -> String {
         let mut all = std::mem::take(&mut self.buffer);
         if let Err(error) = self.stream.read_to_end(&mut all) {
-            assert_ne!(
-                error.kind(),
-                std::io::ErrorKind::WouldBlock,
-                "still open after {:?}",
-                String::from_utf8_lossy(&all)
-            );
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "still open after {:?}", String::from_utf8_lossy(&all));
         }
         String::from_utf8_lossy(&all).into_owned()
     }
 }
 
 pub fn status(answer: &str) -> u16 {
-    answer
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("no status in {answer:?}"))
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status in {answer:?}"))
 }
 
 pub fn reason(answer: &str) -> &str {
-    answer
-        .lines()
-        .find_map(|line| line.strip_prefix("x-changeover-reason: "))
-        .unwrap_or("")
+    answer.lines().find_map(|line| line.strip_prefix("x-changeover-reason: ")).unwrap_or("")
 }
 
 pub fn body(answer: &str) -> &str {
@@ -323,10 +257,7 @@ pub fn body(answer: &str) -> &str {
 pub fn client_to(address: SocketAddr) -> Client {
     let stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
-    Client {
-        stream,
-        buffer: Vec::new(),
-    }
+    Client { stream, buffer: Vec::new() }
 }
 
 impl Client {
@@ -338,11 +269,7 @@ impl Client {
             }
             let mut chunk = [0; 4096];
             let read = self.stream.read(&mut chunk).expect("read");
-            assert!(
-                read > 0,
-                "closed after {:?}",
-                String::from_utf8_lossy(&self.buffer)
-            );
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&self.buffer));
             self.buffer.extend(&chunk[..read]);
         }
     }

@@ -45,14 +45,7 @@ struct Answer {
 
 impl Client {
     pub(crate) fn new(kind: Kind, options: Rc<LoadOptions>, ledger: Arc<Ledger>) -> Self {
-        Self {
-            kind,
-            options,
-            ledger,
-            connection: None,
-            id_prefix: id_prefix(),
-            orders: 0,
-        }
+        Self { kind, options, ledger, connection: None, id_prefix: id_prefix(), orders: 0 }
     }
 
     pub(crate) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
@@ -133,8 +126,7 @@ impl Client {
             return Err(format!("status {}", answer.status));
         }
         let posted = id.filter(|_| answer.status == StatusCode::CREATED);
-        self.ledger
-            .answered(started, answer.version.as_deref(), posted);
+        self.ledger.answered(started, answer.version.as_deref(), posted);
         Ok(())
     }
 
@@ -157,10 +149,7 @@ impl Client {
             }
         };
         let request = request.body(Full::new(body));
-        (
-            request.expect("the host of a load is a valid host name"),
-            id,
-        )
+        (request.expect("the host of a load is a valid host name"), id)
     }
 }
 
@@ -170,11 +159,7 @@ async fn exchange(connection: &mut Connection, request: Outgoing) -> Result<Answ
     while let Some(frame) = body.frame().await {
         frame.map_err(|error| Failure::Lost(format!("truncated body: {}", chain(&error))))?;
     }
-    Ok(Answer {
-        status: head.status,
-        version: version(&head.headers),
-        closes: says_close(&head.headers),
-    })
+    Ok(Answer { status: head.status, version: version(&head.headers), closes: says_close(&head.headers) })
 }
 
 fn version(headers: &HeaderMap) -> Option<String> {
@@ -183,17 +168,13 @@ fn version(headers: &HeaderMap) -> Option<String> {
 }
 
 fn says_close(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONNECTION)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+    headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// Unlike that of any other client, also of other processes and earlier runs.
 fn id_prefix() -> String {
     static CLIENTS: AtomicU64 = AtomicU64::new(0);
     let client = CLIENTS.fetch_add(1, Ordering::Relaxed);
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}-{}-{client}", std::process::id(), since.as_micros())
 }

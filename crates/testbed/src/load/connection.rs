@@ -55,17 +55,11 @@ impl Connection {
 
     pub(crate) async fn open_h2(address: SocketAddr) -> Result<Self, String> {
         let (io, probe) = connect(address).await.map_err(|error| chain(&error))?;
-        let (sender, driver) = http2::handshake(LocalExecutor, io)
-            .await
-            .map_err(|error| chain(&error))?;
+        let (sender, driver) = http2::handshake(LocalExecutor, io).await.map_err(|error| chain(&error))?;
         Ok(Self::driven(Sender::H2(sender), probe, driver))
     }
 
-    fn driven(
-        sender: Sender,
-        probe: std::net::TcpStream,
-        driver: impl Future<Output = hyper::Result<()>> + 'static,
-    ) -> Self {
+    fn driven(sender: Sender, probe: std::net::TcpStream, driver: impl Future<Output = hyper::Result<()>> + 'static) -> Self {
         let end = End::default();
         let of_task = Rc::clone(&end);
         tokio::task::spawn_local(async move {

@@ -17,9 +17,7 @@ use super::connection::{Connection, Failure, chain};
 pub fn slow_download(address: SocketAddr, host: &str, bytes: u64, millis: u64) -> io::Result<u64> {
     let host = host.to_owned();
     let download = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, async {
             let received = receive(address, &host, bytes, millis).await;
             received.map_err(io::Error::other)
@@ -29,9 +27,7 @@ pub fn slow_download(address: SocketAddr, host: &str, bytes: u64, millis: u64) -
     if received == bytes {
         return Ok(received);
     }
-    Err(io::Error::other(format!(
-        "{received} of {bytes} bytes arrived"
-    )))
+    Err(io::Error::other(format!("{received} of {bytes} bytes arrived")))
 }
 
 async fn receive(address: SocketAddr, host: &str, bytes: u64, millis: u64) -> Result<u64, String> {
@@ -41,13 +37,10 @@ async fn receive(address: SocketAddr, host: &str, bytes: u64, millis: u64) -> Re
         .header(CONNECTION, "close")
         .body(Full::<Bytes>::default())
         .map_err(|error| chain(&error))?;
-    let response = connection
-        .send(request)
-        .await
-        .map_err(|error| match error {
-            Failure::Unsent => "closed before the request".to_owned(),
-            Failure::Lost(error) => error,
-        })?;
+    let response = connection.send(request).await.map_err(|error| match error {
+        Failure::Unsent => "closed before the request".to_owned(),
+        Failure::Lost(error) => error,
+    })?;
     if response.status() != StatusCode::OK {
         return Err(format!("status {}", response.status()));
     }

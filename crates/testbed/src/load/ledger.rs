@@ -66,9 +66,7 @@ impl Ledger {
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0
-            .lock()
-            .expect("no client panics while it holds the ledger")
+        self.0.lock().expect("no client panics while it holds the ledger")
     }
 }
 

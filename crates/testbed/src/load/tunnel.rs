@@ -33,11 +33,7 @@ impl EchoTunnel {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || exchange(stream, &of_thread));
-        Ok(Self {
-            shared,
-            head,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, head, thread: Some(thread) })
     }
 
     /// Counters that have come back so far.
@@ -75,9 +71,7 @@ impl Drop for EchoTunnel {
 }
 
 fn handshake(stream: &mut TcpStream, host: &str) -> io::Result<String> {
-    let request = format!(
-        "GET /echo HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"
-    );
+    let request = format!("GET /echo HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
@@ -91,9 +85,7 @@ fn handshake(stream: &mut TcpStream, host: &str) -> io::Result<String> {
         return Ok(head);
     }
     let status = head.lines().next().unwrap_or_default();
-    Err(io::Error::other(format!(
-        "no switch of protocols: `{status}`"
-    )))
+    Err(io::Error::other(format!("no switch of protocols: `{status}`")))
 }
 
 fn exchange(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {

@@ -21,13 +21,9 @@ const SLOW_STEPS_MAX: u64 = 100;
 const EVENT_PAUSE: Duration = Duration::from_millis(50);
 const CRASH_STATUS: i32 = 3;
 
-pub(crate) async fn answer(
-    state: Rc<State>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, hyper::Error> {
+pub(crate) async fn answer(state: Rc<State>, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
     let mut response = route(&state, request).await?;
-    let version = HeaderValue::from_str(&state.version)
-        .unwrap_or_else(|_| HeaderValue::from_static("unprintable"));
+    let version = HeaderValue::from_str(&state.version).unwrap_or_else(|_| HeaderValue::from_static("unprintable"));
     response.headers_mut().insert("x-version", version);
     Ok(response)
 }
@@ -39,10 +35,7 @@ async fn route(state: &State, request: Request<Incoming>) -> Result<Response<Bod
         (&Method::GET, "/healthz") if state.healthy => text(StatusCode::OK, "ok"),
         (&Method::GET, "/healthz") => text(StatusCode::INTERNAL_SERVER_ERROR, "not healthy"),
         (&Method::POST, "/orders") => order(state, request).await?,
-        (&Method::GET, "/slow") => slow(
-            number(&query, "bytes", 1000),
-            number(&query, "millis", 1000),
-        ),
+        (&Method::GET, "/slow") => slow(number(&query, "bytes", 1000), number(&query, "millis", 1000)),
         (&Method::GET, "/events") => events(number(&query, "count", u64::MAX)),
         (&Method::GET, "/bytes") => {
             let count = number(&query, "count", CHUNK_BYTES);
@@ -64,15 +57,9 @@ async fn order(state: &State, request: Request<Incoming>) -> Result<Response<Bod
     let id = named.as_ref().map_or(&body[..], HeaderValue::as_bytes);
     let id = String::from_utf8_lossy(id).trim().to_owned();
     if id.is_empty() || id.contains(char::is_whitespace) {
-        return Ok(text(
-            StatusCode::BAD_REQUEST,
-            "an order needs an id of one word",
-        ));
+        return Ok(text(StatusCode::BAD_REQUEST, "an order needs an id of one word"));
     }
-    let noted = state
-        .orders
-        .as_ref()
-        .map(|orders| orders.note(&id, &state.version));
+    let noted = state.orders.as_ref().map(|orders| orders.note(&id, &state.version));
     Ok(match noted {
         Some(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         _ => text(StatusCode::CREATED, id),
@@ -93,10 +80,7 @@ fn slow(bytes: u64, millis: u64) -> Response<Body> {
     let step_bytes = bytes.div_ceil(SLOW_STEPS_MAX).max(1);
     let steps = bytes.div_ceil(step_bytes).max(1);
     let pause = Duration::from_micros(millis.saturating_mul(1000) / steps);
-    sized(
-        bytes,
-        chunks(bytes, step_bytes).then(move |chunk| after(pause, chunk)),
-    )
+    sized(bytes, chunks(bytes, step_bytes).then(move |chunk| after(pause, chunk)))
 }
 
 async fn after(pause: Duration, chunk: Bytes) -> Bytes {
@@ -105,12 +89,7 @@ async fn after(pause: Duration, chunk: Bytes) -> Bytes {
 }
 
 fn events(count: u64) -> Response<Body> {
-    let events = stream::iter(1..=count).then(|index| {
-        after(
-            EVENT_PAUSE,
-            Bytes::from(format!("id: {index}\ndata: {index}\n\n")),
-        )
-    });
+    let events = stream::iter(1..=count).then(|index| after(EVENT_PAUSE, Bytes::from(format!("id: {index}\ndata: {index}\n\n"))));
     let mut response = Response::new(streamed(events));
     let kind = HeaderValue::from_static("text/event-stream");
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -140,9 +119,7 @@ fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
 pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(text.into()).boxed_unsync());
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 

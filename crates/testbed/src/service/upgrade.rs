@@ -40,17 +40,14 @@ pub(crate) fn websocket(request: Request<Incoming>) -> Response<Body> {
     let (true, Some(key)) = (asks_for(&request, "websocket"), key) else {
         return text(StatusCode::UPGRADE_REQUIRED, "send `upgrade: websocket`");
     };
-    let accept =
-        HeaderValue::from_str(&derive_accept_key(key.as_bytes())).expect("an accept key is base64");
+    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).expect("an accept key is base64");
     tokio::task::spawn_local(async move {
         if let Some(parts) = leave_http(request).await {
             let _ = echo_messages(parts).await;
         }
     });
     let mut response = switching("websocket");
-    response
-        .headers_mut()
-        .insert("sec-websocket-accept", accept);
+    response.headers_mut().insert("sec-websocket-accept", accept);
     response
 }
 
@@ -61,8 +58,7 @@ async fn echo_messages(parts: Parts<HyperIo>) -> Result<(), tokio_tungstenite::t
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     let read_already = parts.read_buf.to_vec();
-    let mut socket =
-        WebSocketStream::from_partially_read(parts.io.0, read_already, Role::Server, None).await;
+    let mut socket = WebSocketStream::from_partially_read(parts.io.0, read_already, Role::Server, None).await;
     while let Some(message) = socket.next().await {
         let message = message?;
         if message.is_text() || message.is_binary() {
@@ -78,10 +74,7 @@ async fn leave_http(request: Request<Incoming>) -> Option<Parts<HyperIo>> {
 }
 
 fn asks_for(request: &Request<Incoming>, protocol: &str) -> bool {
-    request
-        .headers()
-        .get(UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()))
+    request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()))
 }
 
 fn switching(protocol: &'static str) -> Response<Body> {
