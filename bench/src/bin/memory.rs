@@ -110,7 +110,7 @@ fn transfer(address: SocketAddr, head: &str, send: u64, receive: u64, mut look: 
         let size = left.min(block.len() as u64);
         stream.write_all(&block[..size as usize])?;
         left -= size;
-        if left / GULP_BYTES as u64 % 32 == 0 {
+        if (left / GULP_BYTES as u64).is_multiple_of(32) {
             look();
         }
     }

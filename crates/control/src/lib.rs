@@ -24,10 +24,13 @@ use answers::{Answer, invalid};
 pub struct Counter {
     pub engine: Handle,
     /// Reads the text of a configuration file; the error is for people.
-    pub parse: Box<dyn Fn(&str, &Path) -> Result<Desired, String> + Send + Sync>,
+    pub parse: Parse,
     /// Prometheus text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
+
+/// From a file's text, and the path to show in messages.
+pub type Parse = Box<dyn Fn(&str, &Path) -> Result<Desired, String> + Send + Sync>;
 
 type Shared = State<Arc<Counter>>;
 

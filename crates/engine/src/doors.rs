@@ -92,9 +92,13 @@ impl Caretaker {
         wanted.iter().try_for_each(|address| self.processes.listen(*address))
     }
 
-    /// What a worker before us opened for an `apply` that it did not live to carry out.
+    /// A keeper tells what is open: closes what a worker before us opened for an `apply` that it did not live to carry out, and
+    /// asks for what we could not ask of a keeper that was gone.
     pub(crate) fn held(&self, open: &[SocketAddr]) {
         self.close_again(open.iter().copied());
+        for address in addresses(&self.desired).iter().filter(|address| !open.contains(address)) {
+            let _ = self.processes.listen(*address);
+        }
     }
 
     pub(crate) async fn listening(&mut self, address: SocketAddr, socket: TcpListener) {

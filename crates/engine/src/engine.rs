@@ -510,6 +510,7 @@ impl Caretaker {
         self.reconcile(name).await;
         if matches!(release.state, State::Ended { .. }) {
             self.forget_logs(name);
+            self.forget_jobs();
         }
         self.begin_queued(name).await;
         self.look_at_release(name).await;

@@ -8,7 +8,7 @@ use model::{GateKind, Runtime, ServiceName, TargetId};
 use release::{Event, Release, State};
 
 use crate::command::Input;
-use crate::edge::{ExitStatus, Spawn};
+use crate::edge::{ExitStatus, Process, Spawn};
 use crate::engine::Caretaker;
 use crate::probe;
 use crate::processes::environment;
@@ -20,6 +20,13 @@ pub(crate) struct Job {
     pub deadline: u64,
     /// Names its files: the same for every attempt.
     pub files: TargetId,
+}
+
+/// The process of a job, as it is kept.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Attempt {
+    id: TargetId,
+    process: Process,
 }
 
 impl Caretaker {
@@ -52,17 +59,14 @@ impl Caretaker {
         };
         let deadline = self.now() + gate_wanted.timeout_ms;
         let job = Job { service: release.service.clone(), gate, deadline, files: id.clone() };
-        // Let go in an earlier life: its exit is told again, or its result is there.
-        if let Ok(process) = std::fs::read_to_string(self.job_file(&id, "started")) {
-            if let Ok(process) = TargetId::new(process.trim()) {
-                self.jobs.insert(process, job);
-                return;
-            }
+        // Of an earlier life: its exit is told again, or its result is there.
+        if let Some(earlier) = self.earlier_attempt(&id) {
+            let _ = self.processes.adopt(&earlier.id, &earlier.process);
+            self.jobs.insert(earlier.id, job);
+            return;
         }
-        if irreversible {
-            if let Err(error) = self.mark_irreversible(&release.service, &gate_wanted.name).await {
-                return self.gate_done(&release.service.clone(), gate, Err(error)).await;
-            }
+        if irreversible && let Err(error) = self.mark_irreversible(&release.service, &gate_wanted.name).await {
+            return self.gate_done(&release.service.clone(), gate, Err(error)).await;
         }
         // Each attempt is a process of its own name: one that was never let go may still be on its way out.
         let attempt = uuid::Uuid::now_v7().simple().to_string();
@@ -80,9 +84,21 @@ impl Caretaker {
             .filter(|(_, gate)| matches!(gate.kind, GateKind::Migrate { .. }) && !release.migrated.contains(&gate.name))
             .find(|(number, _)| {
                 let id = Self::job_id(release, *number);
-                self.job_file(&id, "started").exists() && !self.job_file(&id, "result").exists()
+                self.job_file(&id, "began").exists() && !self.job_file(&id, "result").exists()
             })
             .map(|(_, gate)| gate.name.clone())
+    }
+
+    /// Files of jobs are kept as long as their release may be looked at or tried again: until the next one has ended.
+    pub(crate) fn forget_jobs(&self) {
+        let known: Vec<&str> = self.services.values().filter_map(|service| Some(service.release.as_ref()?.id.as_str())).collect();
+        let Ok(entries) = std::fs::read_dir(self.config.state_dir.join("jobs")) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !known.iter().any(|id| name.to_string_lossy().starts_with(id)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     fn spawn_job(&self, release: &Release, gate: usize, id: &TargetId, process: &TargetId, command: Vec<String>) -> Result<(), String> {
@@ -136,15 +152,20 @@ impl Caretaker {
         });
     }
 
-    /// Durable proof that the job was let go; it runs only after this.
-    pub(crate) async fn gate_spawned(&mut self, id: &TargetId) -> bool {
+    fn earlier_attempt(&self, files: &TargetId) -> Option<Attempt> {
+        serde_json::from_slice(&std::fs::read(self.job_file(files, "process")).ok()?).ok()
+    }
+
+    /// Its pid is durable before it is let go.
+    pub(crate) async fn gate_spawned(&mut self, id: &TargetId, process: &Process) -> bool {
         let Some(job) = self.jobs.get(id) else { return false };
-        let started = self.job_file(&job.files, "started");
-        let durable = std::fs::File::create(&started).and_then(|mut file| {
-            std::io::Write::write_all(&mut file, id.as_str().as_bytes())?;
+        let path = self.job_file(&job.files, "process");
+        let attempt = serde_json::to_vec(&Attempt { id: id.clone(), process: process.clone() }).expect("plain data");
+        let durable = std::fs::File::create(&path).and_then(|mut file| {
+            std::io::Write::write_all(&mut file, &attempt)?;
             file.sync_all()
         });
-        let go = durable.map_err(|error| format!("cannot write {}: {error}", started.display())).and_then(|()| self.processes.go(id));
+        let go = durable.map_err(|error| format!("cannot write {}: {error}", path.display())).and_then(|()| self.processes.go(id));
         if let Err(error) = go {
             self.gate_spawn_failed(id, error).await;
         }
@@ -160,14 +181,15 @@ impl Caretaker {
     pub(crate) async fn gate_exited(&mut self, id: &TargetId, status: ExitStatus) -> bool {
         let Some(job) = self.jobs.remove(id) else { return false };
         let _ = self.processes.forget(id);
-        let status = self.job_result(&job).unwrap_or(status);
-        if status == ExitStatus::Code(NEVER_LET_GO) && self.job_result(&job).is_none() {
-            let _ = std::fs::remove_file(self.job_file(&job.files, "started"));
+        let result = self.job_result(&job);
+        if result.is_none() && NEVER_BEGAN.contains(&status) && !self.job_file(&job.files, "began").exists() {
+            let _ = std::fs::remove_file(self.job_file(&job.files, "process"));
             if let Some(release) = self.running_release(&job.service).cloned() {
                 Box::pin(self.run_gate(&release, job.gate)).await;
             }
             return true;
         }
+        let status = result.unwrap_or(status);
         let result = match status {
             ExitStatus::Code(0) => Ok(()),
             ExitStatus::Unknown => Err("it was interrupted; whether it finished is unknown, and it is not run twice".to_owned()),
@@ -213,8 +235,8 @@ impl Caretaker {
     }
 }
 
-/// The exit code of a process that was never let go.
-const NEVER_LET_GO: i32 = 125;
+/// How a process ends that was never let go, or that a dead keeper took with it.
+const NEVER_BEGAN: [ExitStatus; 2] = [ExitStatus::Code(125), ExitStatus::Unknown];
 
 const LAST_LINES: usize = 10;
 const LAST_BYTES: u64 = 16 * 1024;

@@ -25,7 +25,10 @@ impl Caretaker {
         if let Some(folder) = spawn.output.parent() {
             std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         }
-        self.processes.spawn(&id, &spawn)?;
+        if let Err(error) = self.processes.spawn(&id, &spawn) {
+            self.forget_target(&id).await;
+            return Err(error);
+        }
         Ok(id)
     }
 
@@ -83,7 +86,7 @@ impl Caretaker {
     }
 
     pub(crate) async fn spawned(&mut self, id: &TargetId, process: Process) {
-        if self.gate_spawned(id).await {
+        if self.gate_spawned(id, &process).await {
             return;
         }
         let Some(entry) = self.targets.get_mut(id) else { return };
@@ -93,10 +96,10 @@ impl Caretaker {
         let go = kept_well.and_then(|()| self.processes.go(id));
         match go {
             Ok(()) => {
-                if let Some(entry) = self.targets.get_mut(id) {
-                    if entry.life == Life::Spawning {
-                        entry.life = Life::Running;
-                    }
+                if let Some(entry) = self.targets.get_mut(id)
+                    && entry.life == Life::Spawning
+                {
+                    entry.life = Life::Running;
                 }
                 self.begin_checks(id);
             }

@@ -4,7 +4,7 @@ use model::{ServiceName, TargetId, VersionName};
 use release::{Event, Outcome, Release, Service, State};
 
 use crate::edge::Counts;
-use crate::engine::{Caretaker, Restarts};
+use crate::engine::Caretaker;
 use crate::fault_points;
 use crate::gates::last_lines;
 use crate::store::Batch;
@@ -202,7 +202,7 @@ impl Caretaker {
     pub(crate) async fn exited_by_itself(&mut self, kept: &Kept, what: &str) {
         let key = (kept.service.clone(), kept.version.clone());
         let now = self.now();
-        let restarts = self.restarts.entry(key).or_insert_with(Restarts::default);
+        let restarts = self.restarts.entry(key).or_default();
         restarts.count += 1;
         restarts.not_before = now + (100u64 << restarts.count.min(10)).min(BACK_OFF_MAX_MS);
         let count = restarts.count;

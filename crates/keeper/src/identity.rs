@@ -31,14 +31,15 @@ pub(crate) fn boot_id() -> Option<String> {
 /// Opens first and compares afterwards, so that the pid cannot have changed hands in between.
 pub(crate) fn verified(id: &str, pid: i32, expected: &Identity) -> Option<PidFd> {
     let descriptor = PidFd::open(pid).ok()?;
-    let is_it = process_identity(pid).as_ref() == Some(expected) && carries_target(pid, id);
+    let is_it = process_identity(pid).as_ref() == Some(expected) && !carries_another_target(pid, id);
     (is_it && !descriptor.has_ended()).then_some(descriptor)
 }
 
-fn carries_target(pid: i32, id: &str) -> bool {
-    let wanted = format!("CHANGEOVER_TARGET={id}");
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
+/// A process that writes its title over its environment (as nginx and PostgreSQL do) carries none.
+fn carries_another_target(pid: i32, id: &str) -> bool {
+    let carried = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut targets = carried.split(|byte| *byte == 0).filter_map(|entry| entry.strip_prefix(b"CHANGEOVER_TARGET="));
+    targets.any(|target| target != id.as_bytes())
 }
 
 /// `number` counts from 1 as in proc(5). The command (field 2) may hold spaces and brackets, hence the last bracket.

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -26,6 +26,10 @@ use crate::{handover, identity, lock, signals};
 
 /// Exit codes of a first start that mean: do not try again, the user has to mend something.
 const GIVES_UP: [i32; 2] = [1, 64];
+/// What a keeper that was just killed leaves may hold its sockets a moment longer: a worker that has not noticed yet, and will
+/// hand them over, or one that was being started, and ends.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+const SETTLE_POLL: Duration = Duration::from_millis(10);
 
 pub struct Options {
     pub state_dir: PathBuf,
@@ -73,9 +77,20 @@ pub fn open(options: Options) -> Result<Keeper, Error> {
         unopened: Vec::new(),
         options,
     };
-    keeper.take_over_orphan()?;
-    keeper.open_first_listeners()?;
-    Ok(keeper)
+    let until = Instant::now() + SETTLE_MAX;
+    loop {
+        keeper.take_over_orphan()?;
+        if keeper.open_first_listeners() || Instant::now() >= until {
+            break;
+        }
+        std::thread::sleep(SETTLE_POLL);
+    }
+    match keeper.unopened.first() {
+        Some((address, reason)) if keeper.listeners.addresses().is_empty() && keeper.worker.is_none() => {
+            Err(Error::Listen { address: *address, reason: reason.clone() })
+        }
+        _ => Ok(keeper),
+    }
 }
 
 impl Keeper {
@@ -129,22 +144,21 @@ impl Keeper {
         self.welcome()
     }
 
-    /// One that fails beside others that do not is asked for again by the worker.
-    fn open_first_listeners(&mut self) -> Result<(), Error> {
+    /// Whether all are open, or fail for a reason that does not pass by itself. One that fails beside others that do not is
+    /// asked for again by the worker.
+    fn open_first_listeners(&mut self) -> bool {
+        self.unopened.clear();
         if self.worker.is_some() {
-            return Ok(());
+            return true;
         }
+        let mut is_settled = true;
         for address in self.options.listen.clone() {
             if let Err(error) = self.listeners.listen(address) {
+                is_settled &= error.kind() != io::ErrorKind::AddrInUse;
                 self.unopened.push((address, crate::listeners::explain(&error)));
             }
         }
-        match self.unopened.first() {
-            Some((address, reason)) if self.listeners.addresses().is_empty() => {
-                Err(Error::Listen { address: *address, reason: reason.clone() })
-            }
-            _ => Ok(()),
-        }
+        is_settled
     }
 
     fn start_worker_if_due(&mut self) -> Result<(), Error> {
@@ -157,7 +171,7 @@ impl Keeper {
             // Later it may be a passing lack of memory or descriptors: the sockets are worth waiting for.
             Err(error) if self.was_welcome => {
                 eprintln!("changeover: cannot start the worker: {error}");
-                self.next_start = now + self.restarts.crashed(now, now).max(std::time::Duration::from_millis(50));
+                self.next_start = now + self.restarts.crashed(now, now).max(Duration::from_millis(50));
             }
             Err(error) => return Err(Error::StartWorker(error)),
         }

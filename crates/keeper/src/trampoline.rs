@@ -21,6 +21,7 @@ use crate::protocol::Status;
 use crate::signals;
 
 const EXIT_NO_GO: i32 = 125;
+const EXIT_CANNOT_WRITE: i32 = 126;
 const EXIT_CANNOT_RUN: i32 = 127;
 
 struct Plan {
@@ -109,7 +110,12 @@ fn refuse(plan: &Plan, error: &io::Error) {
     eprintln!("changeover: cannot run `{}`: {error}", plan.command[0].to_string_lossy());
 }
 
+/// Before the command runs, a file with the ending `began` stands beside the result, durably: without it, nothing ever ran.
 fn run_beneath(plan: &Plan, result: &Path) -> ! {
+    if let Err(error) = write_durably(&result.with_extension("began"), &std::process::id()) {
+        eprintln!("changeover: cannot write beside `{}`: {error}", result.display());
+        exit(EXIT_CANNOT_WRITE);
+    }
     // Signals to the group are for the command; we must live to write down how it ended.
     let ended = signals::block_all().and_then(|()| prepared(plan)?.spawn()?.wait());
     let status = match ended {
@@ -119,7 +125,7 @@ fn run_beneath(plan: &Plan, result: &Path) -> ! {
             Status::Code(EXIT_CANNOT_RUN)
         }
     };
-    if let Err(error) = write_durably(result, status) {
+    if let Err(error) = write_durably(result, &status) {
         eprintln!("changeover: cannot write `{}`: {error}", result.display());
     }
     end_like(status)
@@ -129,12 +135,12 @@ pub(crate) fn told(status: ExitStatus) -> Status {
     status.code().map(Status::Code).or(status.signal().map(Status::Signal)).unwrap_or(Status::Unknown)
 }
 
-fn write_durably(path: &Path, status: Status) -> io::Result<()> {
+fn write_durably(path: &Path, content: &impl serde::Serialize) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::other("not a file"))?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let mut file = File::create(&temporary)?;
-    serde_json::to_writer(&mut file, &status)?;
+    serde_json::to_writer(&mut file, content)?;
     file.flush()?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

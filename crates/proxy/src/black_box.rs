@@ -37,7 +37,7 @@ pub(crate) fn open(memory: &File, lanes: usize) -> io::Result<Vec<&'static Atomi
     // SAFETY: the slots are aligned, live for ever, and are only ever used as atomics from here on.
     let slots = map.chunks_exact_mut(SLOT_BYTES).map(|slot| unsafe { AtomicU64::from_ptr(slot.as_mut_ptr().cast()) });
     // Lanes beyond it are not counted.
-    Ok(slots.take(lanes).map(|slot| &*slot).collect())
+    Ok(slots.take(lanes).collect())
 }
 
 /// From now on this thread counts there.

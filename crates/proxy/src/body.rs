@@ -63,10 +63,12 @@ impl Body for RequestBody {
                     if let Some(line) = &self.line {
                         line.moved();
                     }
-                    // Trailers of a request are dropped, which RFC 9110 §6.5.1 permits.
                     if frame.is_data() {
                         return Poll::Ready(Some(Ok(frame)));
                     }
+                    // Nothing comes after them, and hyper does not ask again.
+                    self.sent();
+                    return Poll::Ready(Some(Ok(filter_trailers(frame))));
                 }
                 Some(Err(error)) => {
                     if let Some(line) = &self.line {

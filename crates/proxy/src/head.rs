@@ -50,7 +50,7 @@ pub(crate) fn admit(request: &mut Request<Incoming>, client: &Client) -> Result<
     let upgrade = upgrade.filter(|_| !old && !client.is_http2());
     let trailers = headers.get(header::TE).is_some_and(|te| has_token(te, "trailers"));
     remove_hop_by_hop(headers);
-    headers.remove(header::TRAILER);
+    settle_trailer_names(headers);
     headers.remove(HTTP2_SETTINGS);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -193,13 +193,30 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Nothing in a trailer may change how a message is framed, routed or authenticated (RFC 9110 §6.5.1).
+fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
+    let listed = [header::HOST, header::TE, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
+    let more = [header::TRAILER, header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE, header::CACHE_CONTROL];
+    listed.contains(name) || more.contains(name) || name.as_str().starts_with("content-") || is_protected(name)
+}
+
+/// The trailers of a request that its client announced pass, the others do not: hyper sends on only what `Trailer` names.
+fn settle_trailer_names(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::TRAILER) {
+        return;
+    }
+    let fields = headers.get_all(header::TRAILER).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names = fields.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).filter(|name| !is_forbidden_in_trailers(name));
+    let settled = names.map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(", ");
+    headers.remove(header::TRAILER);
+    if let Ok(settled) = HeaderValue::try_from(settled)
+        && !settled.is_empty()
+    {
+        headers.insert(header::TRAILER, settled);
+    }
+}
+
 pub(crate) fn filter_trailers(trailers: &mut HeaderMap) {
-    let forbidden = |name: &HeaderName| {
-        let listed = [header::HOST, header::TE, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
-        let more = [header::TRAILER, header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE, header::CACHE_CONTROL];
-        listed.contains(name) || more.contains(name) || name.as_str().starts_with("content-") || is_protected(name)
-    };
-    let names: Vec<HeaderName> = trailers.keys().filter(|name| forbidden(name)).cloned().collect();
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| is_forbidden_in_trailers(name)).cloned().collect();
     names.into_iter().for_each(|name| drop(trailers.remove(name)));
 }
 

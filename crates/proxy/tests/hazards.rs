@@ -122,6 +122,16 @@ fn bodies_are_framed_anew() {
 }
 
 #[test]
+fn announced_trailers_of_a_request_pass_and_none_that_frames_routes_or_authenticates() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Host\r\nTrailer: Content-Length\r\n\r\n";
+    let text = seen(&format!("{head}2\r\nhi\r\n0\r\nX-Sum: 7\r\nHost: evil\r\nContent-Length: 9\r\nX-Other: 1\r\n\r\n"));
+    assert!(text.contains("trailer: x-sum\r\n"), "{text}");
+    assert!(text.ends_with("\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n"), "{text}");
+    let none = seen(&format!("{head}2\r\nhi\r\n0\r\nHost: evil\r\n\r\n"));
+    assert!(none.ends_with("2\r\nhi\r\n0\r\n\r\n"), "{none}");
+}
+
+#[test]
 fn http_1_0_without_host_is_served() {
     assert!(seen("GET / HTTP/1.0\r\n\r\n").contains("host: 127.0.0.1:"));
 }

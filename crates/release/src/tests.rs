@@ -180,7 +180,8 @@ fn the_list_of_transitions_is_complete() {
         }
     }
     let mut listed = TRANSITIONS.to_vec();
-    (found.sort(), listed.sort());
+    found.sort();
+    listed.sort();
     assert_eq!(found, listed);
 }
 

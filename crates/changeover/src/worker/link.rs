@@ -1,14 +1,14 @@
 //! The worker's end of the channel to the keeper, as the engine's `Processes`. When the keeper dies, the worker serves on and
 //! hands sockets and processes to the next one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::{ExitStatus, Handle, ProcessEvent, Processes, Spawn};
-use keeper::{FromKeeper, PROTOCOL, Spec, Status, Survivor, ToKeeper, WorkerSide};
+use keeper::{ChannelError, FromKeeper, PROTOCOL, Spec, Status, Survivor, ToKeeper, WorkerSide};
 use model::TargetId;
 
 #[derive(Clone)]
@@ -25,6 +25,8 @@ struct Inner {
 struct Held {
     listeners: HashMap<SocketAddr, TcpListener>,
     children: HashMap<String, Survivor>,
+    /// Asked of a keeper that has not answered yet: when it dies, nobody knows whether they were started, and none was let go.
+    spawning: HashSet<String>,
     boot_id: String,
 }
 
@@ -51,7 +53,7 @@ impl Link {
                     link.received(&engine, message, sockets);
                 }
                 eprintln!("the keeper is gone; serving on. `changeover up` takes over");
-                link.await_next_keeper();
+                link.await_next_keeper(&engine);
             }
         });
     }
@@ -64,7 +66,7 @@ impl Link {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn await_next_keeper(&self) {
+    fn await_next_keeper(&self, engine: &Handle) {
         let next = keeper::handover::listen(&self.0.state_dir).and_then(|handover| {
             loop {
                 let mut wanted = [nix::poll::PollFd::new(handover.as_fd(), nix::poll::PollFlags::POLLIN)];
@@ -78,7 +80,7 @@ impl Link {
         });
         match next {
             Ok(channel) => {
-                let held = self.held();
+                let mut held = self.held();
                 let listeners: Vec<_> = held.listeners.iter().collect();
                 let message = ToKeeper::Orphan {
                     protocol: PROTOCOL,
@@ -89,8 +91,12 @@ impl Link {
                 };
                 let sockets: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
                 let _ = channel.send(&message, &sockets);
-                drop(held);
+                let lost = std::mem::take(&mut held.spawning);
                 *self.0.channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(channel);
+                drop(held);
+                for id in lost.iter().filter_map(|id| TargetId::new(id).ok()) {
+                    engine.tell(ProcessEvent::Exited { id, status: ExitStatus::Unknown });
+                }
             }
             Err(error) => {
                 eprintln!("error: no next keeper can come: {error}");
@@ -102,7 +108,14 @@ impl Link {
     fn received(&self, engine: &Handle, message: FromKeeper, sockets: Vec<std::os::fd::OwnedFd>) {
         let event = match message {
             // The engine asks for each listener; the keeper gives the socket that it has.
-            FromKeeper::Welcome { listeners, .. } => Some(ProcessEvent::Held { addresses: listeners }),
+            FromKeeper::Welcome { listeners, children } => {
+                for child in children {
+                    if let (Some(status), Ok(id)) = (child.status, TargetId::new(&child.id)) {
+                        engine.tell(ProcessEvent::Exited { id, status: exit_status(status) });
+                    }
+                }
+                Some(ProcessEvent::Held { addresses: listeners })
+            }
             FromKeeper::Listening { address, .. } => {
                 let Some(socket) = sockets.into_iter().next().map(TcpListener::from) else { return };
                 if let Ok(copy) = socket.try_clone() {
@@ -112,6 +125,7 @@ impl Link {
             }
             FromKeeper::ListenFailed { address, error } => Some(ProcessEvent::ListenFailed { address, error }),
             FromKeeper::Spawned { id, pid, start_time, boot_id } => {
+                self.held().spawning.remove(&id);
                 self.held().children.insert(id.clone(), Survivor { id: id.clone(), pid, start_time });
                 let process = engine::Process { pid, start_time, boot_id };
                 TargetId::new(&id).ok().map(|id| ProcessEvent::Spawned { id, process })
@@ -152,7 +166,16 @@ impl Processes for Link {
             output: spawn.output.clone(),
             result: spawn.result.clone(),
         };
-        self.send(&ToKeeper::Spawn { id: id.to_string(), spec })
+        let mut held = self.held();
+        held.spawning.insert(id.to_string());
+        match self.channel().send(&ToKeeper::Spawn { id: id.to_string(), spec }, &[]) {
+            // The next keeper comes, and then it is told as lost.
+            Ok(()) | Err(ChannelError::Io(_)) => Ok(()),
+            Err(error) => {
+                held.spawning.remove(id.as_str());
+                Err(error.to_string())
+            }
+        }
     }
 
     fn go(&self, id: &TargetId) -> Result<(), String> {

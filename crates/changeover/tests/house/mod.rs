@@ -134,14 +134,14 @@ impl House {
 
     /// `kill -9` of keeper and worker; the versions run on.
     pub fn kill_all(&mut self) {
-        let worker = self.try_worker_pid();
         let mut up = self.up.take().expect("up runs");
         kill_9(up.id() as i32);
-        // Between two workers there is none.
-        if let Some(worker) = worker {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL);
-        }
         up.wait().expect("it ended");
+        // One that was just being started ends by itself, or is seen as a worker then.
+        wait::until(DEADLINE, "no worker is left", || {
+            let worker = self.try_worker_pid();
+            worker.map(|worker| nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL)).is_none()
+        });
     }
 
     /// `kill -9` of the worker, once there is one.
@@ -208,13 +208,7 @@ impl House {
     /// All processes of versions of this house, whether they are known or not.
     pub fn running_versions(&self) -> std::collections::BTreeSet<i64> {
         let orders = self.folder.path().join("orders");
-        let is_ours = |pid: &i64| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-            words.get(1) == Some(&b"demo-service".as_slice()) && words.contains(&orders.as_os_str().as_encoded_bytes())
-        };
-        let all = std::fs::read_dir("/proc").expect("processes").flatten();
-        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+        processes(|words| words.get(1) == Some(&b"demo-service".as_slice()) && words.contains(&orders.as_os_str().as_encoded_bytes()))
     }
 
     pub fn pids(&self) -> Vec<i64> {
@@ -246,13 +240,12 @@ impl House {
         self.try_worker_pid().expect("a worker")
     }
 
+    /// The worker of this house, whoever is its parent.
     fn try_worker_pid(&self) -> Option<i32> {
-        let up = self.up.as_ref()?.id();
-        let children = std::fs::read_to_string(format!("/proc/{up}/task/{up}/children")).ok()?;
-        let is_worker = |pid: &i32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains("\0worker\0"))
-        };
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_worker)
+        let state_dir = self.state_dir();
+        let is_worker =
+            |words: &[&[u8]]| words.get(1) == Some(&b"worker".as_slice()) && words.contains(&state_dir.as_os_str().as_encoded_bytes());
+        processes(is_worker).into_iter().next().map(|pid| pid as i32)
     }
 
     pub fn orders(&self) -> Vec<String> {
@@ -277,6 +270,16 @@ impl Drop for House {
             eprintln!("{}", std::fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default());
         }
     }
+}
+
+/// Those whose command line is like this.
+fn processes(is_wanted: impl Fn(&[&[u8]]) -> bool) -> std::collections::BTreeSet<i64> {
+    let is_ours = |pid: &i64| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        is_wanted(&line.split(|byte| *byte == 0).collect::<Vec<&[u8]>>())
+    };
+    let all = std::fs::read_dir("/proc").expect("processes").flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
 }
 
 pub const QUICK: &str = "    strategy: { blue_green: { watch: 0s, drain: 10s } }\n";

@@ -109,7 +109,10 @@ fn message_end(buffer: &[u8]) -> Option<usize> {
     let head = find(buffer, b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
     if text.contains("transfer-encoding: chunked") {
-        return Some(head + find(&buffer[head..], b"0\r\n\r\n")? + 5);
+        // The last chunk follows a chunk or the head; behind it are trailers or the empty line.
+        let body = &buffer[head - 2..];
+        let last = find(body, b"\r\n0\r\n")? + 3;
+        return Some(head - 2 + last + find(&body[last..], b"\r\n\r\n")? + 4);
     }
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.trim().parse().expect("number"));
     (buffer.len() >= head + length).then_some(head + length)
