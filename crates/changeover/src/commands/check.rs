@@ -7,7 +7,9 @@ use crate::exit::{Exit, problem};
 
 pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     let desired = read(place)?;
-    anstream::println!("{} is good: {} services on {} listeners", place.file.display(), desired.services.len(), desired.listeners.len());
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let (services, listeners) = (count(desired.services.len(), "service"), count(desired.listeners.len(), "listener"));
+    anstream::println!("{} is good: {services} on {listeners}", place.file.display());
     Ok(Exit::Done)
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn run(place: &Place, deploy: &Deploy) -> anyhow::Result<Exit> {
 /// Shows the release's events until it ends.
 pub(crate) fn follow(client: &Client, service: &str, number: u64) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let (mut since, mut ending) = (0, None);
+    let (mut since, mut ending, mut first) = (0, None, false);
     let mut lost_since: Option<Instant> = None;
     while ending.is_none() {
         let seen = client.events(&format!("&follow=true&service={service}"), since, |event| {
@@ -34,6 +34,7 @@ pub(crate) fn follow(client: &Client, service: &str, number: u64) -> anyhow::Res
                 return true;
             }
             ending = ended(event);
+            first |= event["kind"] == "began" && event["text"].as_str().is_some_and(|text| text.contains("first deployment"));
             if ending.is_none() {
                 show(event);
             }
@@ -49,7 +50,8 @@ pub(crate) fn follow(client: &Client, service: &str, number: u64) -> anyhow::Res
     let took = began.elapsed().as_secs_f64();
     match kind.as_str() {
         "promoted" => {
-            anstream::println!("done in {took:.1} s.   undo: changeover rollback {service}");
+            let undo = if first { String::new() } else { format!("   undo: changeover rollback {service}") };
+            anstream::println!("done in {took:.1} s.{undo}");
             Ok(Exit::Done)
         }
         "failed" => Err(problem(Exit::Failed, format!("{service} {reason}\n  what served before serves on, nothing changed"), None)),

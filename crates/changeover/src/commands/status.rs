@@ -12,39 +12,90 @@ pub(crate) fn run(place: &Place, json: bool) -> anyhow::Result<Exit> {
         anstream::println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(Exit::Done);
     }
-    let mut rows = vec![["SERVICE", "SERVES", "RELEASE", "HEALTH", "REQUESTS", "BAD", "ROLLBACK"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["SERVICE", "SERVES", "RELEASE", "HEALTH", "REQ/S", "ERRORS", "P99", "ROLLBACK"].map(str::to_owned).to_vec()];
     rows.extend(status["services"].as_array().into_iter().flatten().map(row));
     table(&rows);
+    for service in status["services"].as_array().into_iter().flatten() {
+        notes(service);
+    }
+    for listener in status["not_open"].as_array().into_iter().flatten() {
+        anstream::println!("{} is not open: {}", text(&listener["address"]), text(&listener["error"]));
+    }
     Ok(Exit::Done)
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
 fn row(it: &Value) -> Vec<String> {
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let release = &it["release"];
     let state = match release["ending"]["outcome"].as_str() {
-        Some(outcome) => format!("{} {outcome}", release["number"]),
+        Some(outcome) => format!("{} {}", release["number"], outcome.replace('_', " ")),
         None if release.is_null() => "-".to_owned(),
-        None => format!("{} {}", release["number"], text(&release["state"])),
+        None => format!(
+            "{} {} → {}: {}",
+            release["number"],
+            text(&release["stable"]),
+            text(&release["candidate"]),
+            text(&release["state"]).replace('_', " ")
+        ),
     };
-    let rollback = &it["rollback"];
-    let back = match (rollback["to"].as_str(), rollback["standby"].as_str()) {
-        (Some(to), Some("hot")) => match rollback["left_ms"].as_u64() {
-            Some(left_ms) => format!("→ {to} at once (hot, {} s left)", left_ms / 1000),
-            None => format!("→ {to} at once (hot)"),
-        },
-        (Some(to), _) => format!("→ {to} after its start (stopped)"),
-        _ => "-".to_owned(),
-    };
-    let stopped = if it["stopped"] == Value::Bool(true) { " (stopped)" } else { "" };
+    let shown = |value: &Value, how: &dyn Fn(f64) -> String| value.as_f64().map_or("-".to_owned(), how);
     vec![
         text(&it["service"]),
-        format!("{}{stopped}", text(&it["serves"])),
+        text(&it["serves"]),
         state,
         format!("{}/{}", it["healthy"], it["wanted"]),
-        it["requests"].to_string(),
-        it["bad"].to_string(),
-        back,
+        shown(&it["rate"], &|rate| format!("{rate:.0}")),
+        shown(&it["errors"], &|share| format!("{:.2} %", share * 100.0)),
+        shown(&it["p99_ms"], &|ms| duration(ms as u64)),
+        rollback(&it["rollback"]),
     ]
+}
+
+/// What a rollback would do, and how long it would take, as far as that was measured.
+fn rollback(it: &Value) -> String {
+    if let Some(gate) = it["irreversible"].as_str() {
+        return format!("refused: migration `{gate}` cannot be undone");
+    }
+    let Some(to) = it["to"].as_str() else { return "-".to_owned() };
+    if it["standby"] == "hot" {
+        let takes = it["took_us"].as_u64().map_or("at once".to_owned(), |us| format!("in {:.1} ms", us as f64 / 1_000.0));
+        let left = it["left_ms"].as_u64().map(|ms| format!(", {} left", duration(ms))).unwrap_or_default();
+        return format!("→ {to} {takes} (hot{left})");
+    }
+    match it["start_ms"].as_u64() {
+        Some(ms) => format!("→ {to} in {} (stopped: it starts first)", duration(ms)),
+        None => format!("→ {to} after its start (stopped)"),
+    }
+}
+
+fn duration(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..10_000 => format!("{:.1} s", ms as f64 / 1_000.0),
+        10_000..120_000 => format!("{} s", ms / 1_000),
+        _ => format!("{} min", ms / 60_000),
+    }
+}
+
+/// What is out of the ordinary, and how to end it.
+fn notes(it: &Value) {
+    let service = text(&it["service"]);
+    if it["stopped"] == Value::Bool(true) {
+        anstream::println!("{service} is stopped: changeover start {service}");
+    }
+    if let Some(mode) = it["mode"].as_object().and_then(|mode| mode.keys().next()) {
+        let what = if mode == "hold" { "requests wait" } else { "answers 503 with its page" };
+        anstream::println!("{service}: {mode}, {what}: changeover {mode} {service} --off");
+    }
+    if !it["paused"].is_null() {
+        anstream::println!("{service} is paused, because the worker crashed several times: changeover resume");
+    }
+    if let Some(number) = it["queued"]["number"].as_u64() {
+        anstream::println!("{service}: release {number} ({}) waits for the running one", text(&it["queued"]["version"]));
+    }
 }
 
 /// Columns as wide as their widest cell.
