@@ -37,9 +37,15 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
         let socket = self.place.socket();
-        let stream = tokio::net::UnixStream::connect(&socket).await.map_err(|_| {
-            let hint = "start it with `changeover up`, or name another state directory with --state-dir";
-            problem(Exit::Failed, format!("nothing answers at {}", socket.display()), Some(hint.to_owned()))
+        let stream = tokio::net::UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                let hint = "only the user who runs `changeover up`, and root, may ask it";
+                problem(Exit::Failed, format!("not allowed to use {}", socket.display()), Some(hint.to_owned()))
+            }
+            _ => {
+                let hint = "start it with `changeover up`, or name another state directory with --state-dir";
+                problem(Exit::Failed, format!("nothing answers at {}", socket.display()), Some(hint.to_owned()))
+            }
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);

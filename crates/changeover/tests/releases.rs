@@ -71,21 +71,3 @@ fn everything_killed_and_started_again_adopts_what_runs() {
     wait::until(DEADLINE, "serving again", || (house.run(&["status"]).status.success() && house.web()["healthy"] == 1).then_some(()));
     assert_eq!(house.pids(), pids, "adopted, not started twice");
 }
-
-#[test]
-fn mistakes_say_what_to_do() {
-    let house = House::start("22400-22499", QUICK);
-    house.good(&["deploy", "web", "--version", "v1"]);
-    let check = |args: &[&str], code: i32, wanted: &str| {
-        let error = house.bad(args, code);
-        assert!(error.contains(wanted), "{args:?} said: {error}");
-    };
-    check(&["deploy", "wbe", "--version", "v2"], 64, "there is: web");
-    check(&["deploy", "web", "--version", "v1"], 3, "serves already");
-    check(&["deploy", "web", "--version", "../x"], 64, "cannot be the name of a version");
-    check(&["rollback", "web"], 3, "no other confirmed version");
-    check(&["rollback", "web", "--to", "v9"], 64, "was never confirmed");
-    check(&["up"], 3, "changeover apply");
-    check(&["--state-dir", "nowhere", "status"], 1, "changeover up");
-    check(&["--file", "nowhere.yaml", "check"], 64, "changeover init");
-}

@@ -24,7 +24,8 @@ pub fn parse(text: &str, path: &Path) -> Result<model::Desired, Rejected> {
     let desired = match node::read(text) {
         Ok(root) => file::desired(&root, &folder_of(path), &mut problems),
         Err((at, message)) => {
-            problems.add(&at, message, None);
+            let hint = message.contains("flow mapping").then(|| "inside `{ }`, put quotes around a value with `{`, `}` or `,`".to_owned());
+            problems.add(&at, message, hint);
             None
         }
     };

@@ -119,7 +119,7 @@ fn only_listener(house: &House<'_>, at: &At, place: &str, problems: &mut Problem
         (Some(name), None) => Some(name.clone()),
         (Some(name), Some(_)) => {
             let message = format!("{place} does not say its listener, and there are {}", listeners.len());
-            problems.add(at, message, Some(format!("such as `listener: {name}` in its route")));
+            problems.add(at, message, Some(format!("such as `routes: [{{ listener: {name} }}]`")));
             None
         }
         (None, _) => None, // `listeners` is empty, which was said there.

@@ -160,7 +160,7 @@ impl Caretaker {
     async fn promote(&mut self, name: &ServiceName, who: &str, reply: Reply) {
         let began = std::time::Instant::now();
         let planned = self.service(name).and_then(|service| {
-            let release = service.running_release().ok_or_else(|| Rejected::new("conflict", format!("no release of {name} is running")))?;
+            let release = service.running_release().ok_or_else(|| no_release(name))?;
             let next = service.apply(&Event::Promoted, self.now()).map_err(|illegal| {
                 Rejected::new(
                     "conflict",
@@ -186,7 +186,7 @@ impl Caretaker {
     async fn abort(&mut self, name: &ServiceName, force: bool, reason: String) -> Result<Value, Rejected> {
         let service = self.service(name)?;
         let Some(release) = service.running_release().cloned() else {
-            return Err(Rejected::new("conflict", format!("no release of {name} is running")));
+            return Err(no_release(name));
         };
         service.check_reversible(force).map_err(|refusal| refused(name, &refusal))?;
         let event = Event::TakenBack { outcome: Outcome::Aborted, reason: reason.clone() };
@@ -359,10 +359,19 @@ impl Caretaker {
             .ok_or_else(|| Rejected::new("not_found", format!("nothing was deployed to {name} yet")))?;
         let file = self.log_file(name, &version);
         if !file.exists() {
-            return Err(Rejected::new("not_found", format!("{name} {version} has no log")));
+            let logs = file.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+            let mut known: Vec<String> = logs.filter_map(|log| Some(log.file_name().to_str()?.strip_suffix(".log")?.to_owned())).collect();
+            known.sort();
+            let rejected = Rejected::new("not_found", format!("{name} {version} has no log"));
+            return Err(if known.is_empty() { rejected } else { rejected.hint(format!("there is one of: {}", known.join(", "))) });
         }
         Ok(json!({ "file": file }))
     }
+}
+
+fn no_release(name: &ServiceName) -> Rejected {
+    Rejected::new("conflict", format!("no release of {name} is running"))
+        .hint(format!("begin one with `changeover deploy {name} --version VERSION`; to go back, say `changeover rollback {name}`"))
 }
 
 /// A refusal in words: what, and how to go on.

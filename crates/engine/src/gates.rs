@@ -10,6 +10,7 @@ use release::{Event, Release, State};
 use crate::command::Input;
 use crate::edge::{ExitStatus, Process, Spawn};
 use crate::engine::Caretaker;
+use crate::logs::last_lines;
 use crate::probe;
 use crate::processes::environment;
 
@@ -193,7 +194,7 @@ impl Caretaker {
         let result = match status {
             ExitStatus::Code(0) => Ok(()),
             ExitStatus::Unknown => Err("it was interrupted; whether it finished is unknown, and it is not run twice".to_owned()),
-            other => Err(format!("{other}{}", last_lines(&self.job_file(&job.files, "log")))),
+            other => Err(format!("{other}{}", last_lines(&self.job_file(&job.files, "log"), 0))),
         };
         self.gate_done(&job.service, job.gate, result).await;
         true
@@ -237,27 +238,3 @@ impl Caretaker {
 
 /// How a process ends that was never let go, or that a dead keeper took with it.
 const NEVER_BEGAN: [ExitStatus; 2] = [ExitStatus::Code(125), ExitStatus::Unknown];
-
-const LAST_LINES: usize = 10;
-const LAST_BYTES: u64 = 16 * 1024;
-
-/// The end of a log file, each line after `    | `.
-pub(crate) fn last_lines(file: &std::path::Path) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(file)?;
-        let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(size.saturating_sub(LAST_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let text = read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-    if last.is_empty() {
-        return String::new();
-    }
-    let shown: Vec<String> = last.iter().map(|line| format!("    | {line}")).collect();
-    format!("\n  its last lines:\n{}", shown.join("\n"))
-}

@@ -121,6 +121,31 @@ pub fn first_data(file: &File) -> io::Result<u64> {
     }
 }
 
+const LAST_LINES: usize = 10;
+const LAST_BYTES: u64 = 16 * 1024;
+
+/// The end of a log file, each line after `    | `; nothing of what was there before `since`, in bytes.
+pub(crate) fn last_lines(file: &Path, since: u64) -> String {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(file)?;
+        let size = file.metadata()?.len();
+        // Rotation may have made it shorter.
+        let since = if since > size { 0 } else { since };
+        file.seek(SeekFrom::Start(size.saturating_sub(LAST_BYTES).max(since)))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    if last.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<String> = last.iter().map(|line| format!("    | {line}")).collect();
+    format!("\n  its last lines:\n{}", shown.join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

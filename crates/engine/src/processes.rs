@@ -18,7 +18,8 @@ impl Caretaker {
         let id = TargetId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (service, version, stop) = (service.clone(), version.clone(), self.stop_of(service));
-        let kept = Kept { id: id.clone(), service, version, address, process: None, ours: true, stop };
+        let log_from = std::fs::metadata(self.log_file(&service, &version)).map_or(0, |log| log.len());
+        let kept = Kept { id: id.clone(), service, version, address, process: None, ours: true, stop, log_from };
         self.keep_target(&kept).await?;
         let spawn = self.spawn_of(&kept)?;
         self.targets.insert(id.clone(), Entry::new(kept, Life::Spawning, self.now()));
@@ -216,7 +217,7 @@ impl Caretaker {
         for address in addresses.iter().filter(|address| !known.iter().any(|(_, known)| known == *address)) {
             let id = TargetId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
             let (service, version, stop) = (name.clone(), version.clone(), self.stop_of(name));
-            let kept = Kept { id: id.clone(), service, version, address: *address, process: None, ours: false, stop };
+            let kept = Kept { id: id.clone(), service, version, address: *address, process: None, ours: false, stop, log_from: 0 };
             self.keep_target(&kept).await?;
             self.targets.insert(id.clone(), Entry::new(kept, Life::Running, self.now()));
             self.begin_checks(&id);

@@ -6,7 +6,7 @@ use release::{Event, Outcome, Release, Service, State};
 use crate::edge::Counts;
 use crate::engine::Caretaker;
 use crate::fault_points;
-use crate::gates::last_lines;
+use crate::logs::last_lines;
 use crate::store::Batch;
 use crate::targets::Kept;
 
@@ -94,8 +94,9 @@ impl Caretaker {
         }
         let worst = entries.iter().find(|entry| !entry.healthy);
         let answer = worst.map(|entry| format!("\n  last answer: {} ({} tries)", entry.detail, entry.tries)).unwrap_or_default();
-        let lines = last_lines(&self.log_file(name, candidate));
-        let reason = format!("{candidate} did not become healthy within {} s{answer}{lines}", timeout_ms / 1000);
+        let lines = worst.map(|entry| last_lines(&self.log_file(name, candidate), entry.kept.log_from)).unwrap_or_default();
+        let hint = worst.map(|entry| answer_hint(name, &entry.detail)).unwrap_or_default();
+        let reason = format!("{candidate} did not become healthy within {} s{answer}{lines}{hint}", timeout_ms / 1000);
         Some(Event::StartFailed { reason })
     }
 
@@ -210,10 +211,10 @@ impl Caretaker {
         if release.candidate != kept.version {
             return;
         }
-        let lines = last_lines(&self.log_file(&kept.service, &kept.version));
+        let lines = last_lines(&self.log_file(&kept.service, &kept.version), kept.log_from);
         match release.state {
             State::Starting if count >= START_EXITS_MAX => {
-                let reason = format!("{what}, {count} times while it started{lines}");
+                let reason = format!("{what}, {count} times while it started{lines}{}", exit_hint(&kept.service, what));
                 self.apply(&kept.service, Event::StartFailed { reason }).await;
             }
             State::Gating { .. } | State::AwaitingPromotion => {
@@ -326,6 +327,26 @@ impl Caretaker {
     }
 }
 
+/// What a new user most often has wrong when the check gets this answer.
+fn answer_hint(name: &ServiceName, answer: &str) -> String {
+    let hint = match answer {
+        answer if answer.ends_with("→ 404") => format!("is `services.{name}.health.path` the right one?"),
+        answer if answer.contains("refused") => {
+            "does it listen on 127.0.0.1 and the port that it is given as `{port}` and in PORT?".to_owned()
+        }
+        _ => return String::new(),
+    };
+    format!("\n  hint: {hint}")
+}
+
+/// 127 is the shell's, and our, code for a command that cannot be run.
+fn exit_hint(name: &ServiceName, what: &str) -> String {
+    if !what.contains("exit code 127") {
+        return String::new();
+    }
+    format!("\n  hint: it is `services.{name}.run.command`; a relative path begins in `run.cwd`, by default the folder of the file")
+}
+
 fn difference(now: Counts, then: Counts) -> Counts {
     Counts { requests: now.requests.saturating_sub(then.requests), bad: now.bad.saturating_sub(then.bad) }
 }
@@ -420,7 +441,12 @@ impl Caretaker {
                     Outcome::Failed => "failed",
                     Outcome::Superseded => "superseded",
                 };
-                told.push((kind, ending.reason.clone()));
+                let serves_on = match (ending.outcome, &release.stable) {
+                    (Outcome::Failed, Some(stable)) => format!("\n  {stable} serves on, nothing changed"),
+                    (Outcome::Failed, None) => "\n  nothing serves yet, as before".to_owned(),
+                    _ => String::new(),
+                };
+                told.push((kind, format!("{}{serves_on}", ending.reason)));
             }
             _ => {}
         }

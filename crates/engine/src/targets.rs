@@ -22,6 +22,9 @@ pub(crate) struct Kept {
     /// As it was configured when the target started; its service may be gone from the file when it ends.
     #[serde(default)]
     pub stop: Stop,
+    /// How long its version's log was when it started, in bytes.
+    #[serde(default)]
+    pub log_from: u64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

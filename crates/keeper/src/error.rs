@@ -6,7 +6,7 @@ use crate::channel::ChannelError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("another keeper is running (pid {})", pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()))]
+    #[error("changeover runs already with this state directory (pid {})", pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()))]
     AlreadyRunning { pid: Option<i32> },
     #[error("cannot lock `{path}`")]
     Lock { path: String, source: io::Error },

@@ -54,7 +54,7 @@ pub(crate) fn follow(client: &Client, service: &str, number: u64) -> anyhow::Res
             anstream::println!("done in {took:.1} s.{undo}");
             Ok(Exit::Done)
         }
-        "failed" => Err(problem(Exit::Failed, format!("{service} {reason}\n  what served before serves on, nothing changed"), None)),
+        "failed" => Err(problem(Exit::Failed, format!("{service} {reason}"), None)),
         _ => Err(problem(Exit::NotPromoted, format!("{service} release {number} {}: {reason}", kind.replace('_', " ")), None)),
     }
 }

@@ -5,7 +5,10 @@ use crate::exit::{Exit, problem};
 
 pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     let desired = super::check::read(place)?;
-    std::fs::create_dir_all(&place.state_dir)?;
+    std::fs::create_dir_all(&place.state_dir).map_err(|error| {
+        let hint = "make it, and give it to the user who runs changeover, or name another one with --state-dir";
+        problem(Exit::Failed, format!("cannot use the state directory {}: {error}", place.state_dir.display()), Some(hint.to_owned()))
+    })?;
     let own = std::env::current_exe()?;
     let worker_command = [
         own.as_os_str(),
