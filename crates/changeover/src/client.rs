@@ -1,5 +1,7 @@
 //! The API's client: HTTP over the Unix socket in the state directory.
 
+use std::time::{Duration, Instant};
+
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -7,6 +9,12 @@ use serde_json::Value;
 
 use crate::args::Place;
 use crate::exit::{Exit, problem};
+
+/// A worker opens its state and listens well within this.
+const STARTING_MAX: Duration = Duration::from_secs(10);
+/// Between typing `changeover up &` and the keeper's first system call.
+const JUST_STARTED_MAX: Duration = Duration::from_millis(500);
+const CONNECT_AGAIN: Duration = Duration::from_millis(10);
 
 pub(crate) struct Client {
     place: Place,
@@ -35,18 +43,35 @@ impl Client {
         })
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
-        let socket = self.place.socket();
-        let stream = tokio::net::UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => {
+    /// Waits for an `up` that was started just now, and for a worker that is being started again.
+    async fn connect(&self) -> anyhow::Result<tokio::net::UnixStream> {
+        let (socket, began) = (self.place.socket(), Instant::now());
+        loop {
+            let error = match tokio::net::UnixStream::connect(&socket).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            if error.kind() == std::io::ErrorKind::PermissionDenied {
                 let hint = "only the user who runs `changeover up`, and root, may ask it";
-                problem(Exit::Failed, format!("not allowed to use {}", socket.display()), Some(hint.to_owned()))
+                return Err(problem(Exit::Failed, format!("not allowed to use {}", socket.display()), Some(hint.to_owned())));
             }
-            _ => {
+            let patience = if self.is_up() { STARTING_MAX } else { JUST_STARTED_MAX };
+            if began.elapsed() >= patience {
                 let hint = "start it with `changeover up`, or name another state directory with --state-dir";
-                problem(Exit::Failed, format!("nothing answers at {}", socket.display()), Some(hint.to_owned()))
+                return Err(problem(Exit::Failed, format!("nothing answers at {}", socket.display()), Some(hint.to_owned())));
             }
-        })?;
+            tokio::time::sleep(CONNECT_AGAIN).await;
+        }
+    }
+
+    /// Whether the process lives that wrote its id into the keeper's lock.
+    fn is_up(&self) -> bool {
+        let text = std::fs::read_to_string(self.place.state_dir.join("keeper.lock")).unwrap_or_default();
+        text.trim().parse::<u32>().is_ok_and(|pid| std::path::Path::new("/proc").join(pid.to_string()).exists())
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+        let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let bytes = body.map(|body| serde_json::to_vec(body).expect("plain data")).unwrap_or_default();

@@ -1,11 +1,20 @@
 //! The one task runner: `cargo xtask test | ci | tidy`. Standard library only.
+//!
+//! `test` first installs what the tests drive and the machine lacks (as root, on Debian), then checks arrows, format and lints.
 
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
     let done = match task.as_str() {
-        "test" | "ci" => tidy() && run("cargo", &["build", "--workspace", "--all-targets"]) && run("cargo", &["test", "--workspace"]),
+        "test" | "ci" => {
+            set_up()
+                && tidy()
+                && run("cargo", &["fmt", "--all", "--check"])
+                && run("cargo", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+                && run("cargo", &["build", "--workspace", "--all-targets"])
+                && run("cargo", &["test", "--workspace"])
+        }
         "tidy" => tidy(),
         _ => {
             eprintln!("usage: cargo xtask test | ci | tidy");
@@ -18,6 +27,38 @@ fn main() -> ExitCode {
 fn run(program: &str, arguments: &[&str]) -> bool {
     let status = Command::new(program).args(arguments).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// Programs that the tests drive, and Debian's packages that hold them.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("python3", "python3"),
+    ("curl", "curl"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("fsfreeze", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+];
+
+/// Nothing is installed where nothing is missing. Without root or apt it says what will fail.
+fn set_up() -> bool {
+    let folders: Vec<_> =
+        std::env::var_os("PATH").iter().flat_map(std::env::split_paths).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
+    let is_there = |program: &str| folders.iter().any(|folder| folder.join(program).exists());
+    let mut missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return true;
+    }
+    eprintln!("installing {}", missing.join(", "));
+    let install = [&["install", "--yes", "--no-install-recommends"], missing.as_slice()].concat();
+    if run("apt-get", &["update", "--quiet"]) && run("apt-get", &install) {
+        return true;
+    }
+    eprintln!(
+        "error: could not install {}: as root on Debian this is done with apt-get; elsewhere, install them by hand",
+        missing.join(", ")
+    );
+    false
 }
 
 /// Which room may know which; the picture in ARCHITECTURE.md.
