@@ -54,32 +54,30 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        loop {
-            let Some(incoming) = &mut self.incoming else {
-                return Poll::Ready(None);
-            };
-            match ready!(Pin::new(incoming).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    if let Some(line) = &self.line {
-                        line.moved();
-                    }
-                    if frame.is_data() {
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                    // Nothing comes after them, and hyper does not ask again.
-                    self.sent();
-                    return Poll::Ready(Some(Ok(filter_trailers(frame))));
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        match ready!(Pin::new(incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(line) = &self.line {
+                    line.moved();
                 }
-                Some(Err(error)) => {
-                    if let Some(line) = &self.line {
-                        line.mark(Broken::ClientBody);
-                    }
-                    return Poll::Ready(Some(Err(error)));
+                if frame.is_data() {
+                    return Poll::Ready(Some(Ok(frame)));
                 }
-                None => {
-                    self.sent();
-                    return Poll::Ready(None);
+                // Nothing comes after them, and hyper does not ask again.
+                self.sent();
+                Poll::Ready(Some(Ok(filter_trailers(frame))))
+            }
+            Some(Err(error)) => {
+                if let Some(line) = &self.line {
+                    line.mark(Broken::ClientBody);
                 }
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                self.sent();
+                Poll::Ready(None)
             }
         }
     }
