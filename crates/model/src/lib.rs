@@ -4,6 +4,7 @@
 
 mod desired;
 mod name;
+mod share;
 mod snapshot;
 
 pub use desired::{
@@ -11,6 +12,7 @@ pub use desired::{
     Run, Runtime, Service, Signal,
 };
 pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
+pub use share::{LATENCY_BUCKETS, below_parts, latency_bucket, latency_edge_ns};
 pub use snapshot::{Arm, Mode, Preview, Route, ServiceRouting, Snapshot, Target, VersionTargets};
 
 /// A share of traffic in parts per 10,000, so that it adds up exactly.

@@ -64,6 +64,7 @@ fn set_up() -> bool {
 /// Which room may know which; the picture in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("judge", &["model"]),
     ("release", &["model"]),
     ("telemetry", &["model"]),
     ("proxy", &["model", "telemetry"]),
