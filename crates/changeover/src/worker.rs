@@ -21,10 +21,11 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
 }
 
 async fn work(place: &Place) -> anyhow::Result<Exit> {
-    let crashes = std::env::var("CHANGEOVER_WORKER_CRASHES").is_ok_and(|crashes| crashes != "0");
-    // After a crash the last applied configuration counts: the file may have changed since.
-    let desired = if crashes { None } else { Some(crate::commands::check::read(place)?) };
-    let access_log = desired.as_ref().map(|desired| (desired.access_log.clone(), place.state_dir.join("access.log")));
+    let succeeds = std::env::var("CHANGEOVER_WORKER_SUCCEEDS").is_ok_and(|succeeds| succeeds == "1");
+    let file = crate::commands::check::read(place);
+    let access_log = file.as_ref().ok().map(|desired| (desired.access_log.clone(), place.state_dir.join("access.log")));
+    // Once a worker of this keeper was ready, what was last applied counts: the file may have changed since.
+    let desired = if succeeds { None } else { Some(file?) };
     let black_box = keeper::inherited_memory().context("the worker is started by `changeover up` only")?;
     let cut = proxy::left_in_flight(&black_box);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -49,10 +50,11 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
         parse: Box::new(|text, path| config::parse(text, path).map_err(|rejected| rejected.to_string())),
         metrics: Box::new(move || metrics.metrics()),
     };
-    let socket = place.socket();
+    let socket = control::bind(&place.socket()).with_context(|| format!("cannot serve {}", place.socket().display()))?;
+    link.ready();
     let ended = tokio_util::sync::CancellationToken::new();
     let ending = ended.clone();
-    let mut api = tokio::spawn(async move { control::serve(&socket, counter, ending.cancelled_owned()).await });
+    let mut api = tokio::spawn(async move { control::serve(socket, counter, ending.cancelled_owned()).await });
     tokio::select! {
         _ = task => {}
         served = &mut api => {

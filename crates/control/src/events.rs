@@ -22,11 +22,14 @@ pub(crate) struct Wanted {
     follow: bool,
 }
 
-/// Of one answer, when not followed.
-const EVENTS_MAX: usize = 10_000;
+/// Read from the store at once.
+const PAGE_EVENTS: usize = 1_000;
 
 struct Following {
+    counter: Arc<Counter>,
     old: std::vec::IntoIter<Happening>,
+    /// The page before was full.
+    may_have_more: bool,
     new: Option<broadcast::Receiver<Happening>>,
     last: u64,
     service: Option<String>,
@@ -34,8 +37,8 @@ struct Following {
 
 pub(crate) async fn events(State(counter): State<Arc<Counter>>, Query(wanted): Query<Wanted>) -> Response {
     let new = wanted.follow.then(|| counter.engine.subscribe());
-    let old = counter.engine.store().happenings(wanted.since, wanted.service.clone(), EVENTS_MAX).await;
-    let following = Following { old: old.into_iter(), new, last: wanted.since, service: wanted.service };
+    let following =
+        Following { counter, old: Vec::new().into_iter(), may_have_more: true, new, last: wanted.since, service: wanted.service };
     let lines = stream::unfold(following, |mut following| async move {
         let happening = following.next().await?;
         following.last = happening.seq;
@@ -48,6 +51,11 @@ pub(crate) async fn events(State(counter): State<Arc<Counter>>, Query(wanted): Q
 
 impl Following {
     async fn next(&mut self) -> Option<Happening> {
+        if self.old.len() == 0 && self.may_have_more {
+            let page = self.counter.engine.store().happenings(self.last, self.service.clone(), PAGE_EVENTS).await;
+            self.may_have_more = page.len() == PAGE_EVENTS;
+            self.old = page.into_iter();
+        }
         if let Some(happening) = self.old.next() {
             return Some(happening);
         }

@@ -34,8 +34,8 @@ pub type Parse = Box<dyn Fn(&str, &Path) -> Result<Desired, String> + Send + Syn
 
 type Shared = State<Arc<Counter>>;
 
-/// Serves the API until `end`, and then what was asked already.
-pub async fn serve(socket: &Path, counter: Counter, end: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+/// Opens the API's socket.
+pub fn bind(socket: &Path) -> std::io::Result<tokio::net::UnixListener> {
     // Whoever holds the keeper's lock owns the socket's path; one left behind is dead.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -43,6 +43,15 @@ pub async fn serve(socket: &Path, counter: Counter, end: impl Future<Output = ()
     }
     let listener = tokio::net::UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves the API until `end`, and then what was asked already.
+pub async fn serve(
+    listener: tokio::net::UnixListener,
+    counter: Counter,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     axum::serve(listener, router(Arc::new(counter))).with_graceful_shutdown(end).await
 }
 

@@ -179,8 +179,7 @@ pub enum Input {
     /// No client is left on the data plane.
     CorridorDrained,
     GateFinished {
-        service: ServiceName,
-        release: model::ReleaseId,
+        release: Box<release::Release>,
         gate: usize,
         result: Result<String, String>,
     },

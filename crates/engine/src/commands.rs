@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::command::{Command, Rejected, WantedDeploy, WhenRunning};
 use crate::engine::{Caretaker, Reply, Waiting, wall_ms};
 use crate::fault_points;
+use crate::gates::Unfinished;
 use crate::leaving::Restarting;
 use crate::releases::began;
 use crate::reserve::TakenBack;
@@ -36,6 +37,10 @@ impl Caretaker {
             Command::Plan { desired } => Ok(json!({ "changes": crate::desired::plan(&self.desired, &desired) })),
             Command::Status => Ok(self.status()),
             Command::LogFile { service, version } => self.log_of(&service, version),
+            Command::Down { .. } if !self.processes.is_kept() => {
+                Err(Rejected::new("conflict", "the keeper is gone, so no process can be stopped")
+                    .hint("start it with `changeover up`, then say `changeover down`"))
+            }
             Command::Down { keep_versions } => return self.begin_ending(keep_versions, Some(reply)).await,
         };
         let _ = reply.send(answer);
@@ -83,18 +88,19 @@ impl Caretaker {
                 self.wait_in_line(name, next, "queue", "waits      for the running release to end").await
             }
             WhenRunning::Supersede if runs => {
-                if let Some(queued) = service.queued.clone() {
-                    let text = format!("superseded by {}", deploy.version);
-                    self.tell_of(name.as_str(), Some(queued.number), "superseded", text).await;
-                }
-                let next = self.service(name)?.supersede(deploy, now).map_err(|refusal| refused(name, &refusal))?;
+                let displaced = service.queued.as_ref().map(|queued| queued.number);
+                let superseded_by = format!("superseded by {}", deploy.version);
+                let next = service.supersede(deploy, now).map_err(|refusal| refused(name, &refusal))?;
                 let text = "waits      for the superseded release to give its traffic back and drain";
-                self.wait_in_line(name, next, "supersede", text).await
+                let answer = self.wait_in_line(name, next, "supersede", text).await?;
+                if let Some(displaced) = displaced {
+                    self.tell_of(name.as_str(), Some(displaced), "superseded", superseded_by).await;
+                }
+                Ok(answer)
             }
             _ => {
-                let addresses = deploy.addresses.clone();
                 let next = service.deploy(deploy, now).map_err(|refusal| refused(name, &refusal))?;
-                self.begin(name, next, &addresses).await
+                self.begin(name, next).await
             }
         }
     }
@@ -109,39 +115,37 @@ impl Caretaker {
     }
 
     /// Keeps and performs the begin of a release.
-    async fn begin(&mut self, name: &ServiceName, next: Service, addresses: &[SocketAddr]) -> Result<Value, Rejected> {
+    async fn begin(&mut self, name: &ServiceName, next: Service) -> Result<Value, Rejected> {
         let release = next.release.clone().expect("just begun");
+        let since = self.last_seq();
         self.advance(next, "deploy", vec![("began", began(name, &release))]).await?;
-        self.paused.remove(name);
-        self.begin_release(name, addresses).await;
-        Ok(json!({ "service": name, "release": release.number, "id": release.id, "from": release.stable, "candidate": release.candidate }))
+        self.unpause(name).await;
+        self.begin_release(name).await;
+        Ok(
+            json!({ "service": name, "release": release.number, "id": release.id, "from": release.stable, "candidate": release.candidate, "since": since }),
+        )
     }
 
     async fn wait_in_line(&mut self, name: &ServiceName, next: Service, cause: &str, text: &str) -> Result<Value, Rejected> {
         let queued = next.queued.clone().expect("just queued");
+        let since = self.last_seq();
         self.advance(next, cause, vec![]).await?;
         self.tell_of(name.as_str(), Some(queued.number), "waits", text.to_owned()).await;
         self.perform(name).await;
-        Ok(json!({ "service": name, "release": queued.number, "id": queued.deploy.id, "candidate": queued.deploy.version }))
+        Ok(json!({ "service": name, "release": queued.number, "id": queued.deploy.id, "candidate": queued.deploy.version, "since": since }))
     }
 
     async fn retry(&mut self, name: &ServiceName, who: String) -> Result<Value, Rejected> {
         let desired = self.deployable(name)?;
         let last = self.service(name)?.to_retry().map_err(|refusal| refused(name, &refusal))?.clone();
-        if let Some(gate) = self.interrupted_migration(&last) {
-            return Err(Rejected::new(
-                "conflict",
-                format!(
-                    "the migration `{gate}` of release {} was interrupted: whether it finished is unknown, and it is not run twice",
-                    last.number
-                ),
-            )
-            .hint(format!("look at the data; then `changeover deploy {name} --version {}` runs it anew", last.candidate)));
-        }
+        let passed = self.migrations_since(&last).map_err(|unfinished| unfinished_migration(name, &last, unfinished))?;
         let settings = Settings::deploy(&desired.strategy, desired.health.start_timeout_ms);
         let deploy = self.new_release(last.candidate, Vec::new(), settings, who, last.message);
-        let next = self.service(name)?.retry(deploy, self.now()).map_err(|refusal| refused(name, &refusal))?;
-        self.begin(name, next, &[]).await
+        let mut next = self.service(name)?.retry(deploy, self.now()).map_err(|refusal| refused(name, &refusal))?;
+        if let Some(release) = next.release.as_mut() {
+            release.migrated.extend(passed);
+        }
+        self.begin(name, next).await
     }
 
     pub(crate) fn new_release(
@@ -158,7 +162,11 @@ impl Caretaker {
 
     /// Answered when every data thread routes to the candidate.
     async fn promote(&mut self, name: &ServiceName, who: &str, reply: Reply) {
-        let began = std::time::Instant::now();
+        let (began, since) = (std::time::Instant::now(), self.last_seq());
+        if self.paused.contains_key(name) {
+            let rejected = Rejected::new("conflict", format!("{name} is paused, because the worker crashed several times"));
+            return drop(reply.send(Err(rejected.hint("changeover resume"))));
+        }
         let planned = self.service(name).and_then(|service| {
             let release = service.running_release().ok_or_else(|| no_release(name))?;
             let next = service.apply(&Event::Promoted, self.now()).map_err(|illegal| {
@@ -177,7 +185,7 @@ impl Caretaker {
             return drop(reply.send(Err(rejected)));
         }
         let (from, to, release) = (before.stable, Some(before.candidate), before.number);
-        self.switching.push(Waiting { service: name.clone(), reply, release, from, to, hot: true, began });
+        self.switching.push(Waiting { service: name.clone(), reply, release, from, to, hot: true, began, since });
         self.perform(name).await;
         fault_points::crash(release, (before.state.name(), Event::Promoted.name()), "performed");
     }
@@ -191,8 +199,18 @@ impl Caretaker {
         service.check_reversible(force).map_err(|refusal| refused(name, &refusal))?;
         let event = Event::TakenBack { outcome: Outcome::Aborted, reason: reason.clone() };
         let queued = service.queued.clone();
-        // It may be on its way back already.
-        if let Ok(next) = service.apply(&event, self.now()) {
+        let Ok(next) = service.apply(&event, self.now()) else {
+            // On its way back already; what waits behind it does not begin either.
+            if queued.is_some() {
+                let next = Service { queued: None, ..service.clone() };
+                self.advance(next, "unqueued", vec![]).await?;
+            }
+            if let Some(queued) = queued {
+                self.tell_of(name.as_str(), Some(queued.number), "aborted", reason).await;
+            }
+            return Ok(json!({ "service": name, "release": release.number, "to": release.stable, "candidate": release.candidate }));
+        };
+        {
             let record = TakenBack::Release { service: name.clone(), release: release.id.clone(), reason: reason.clone() };
             self.take_back(next, event.name(), reason.clone(), record).await;
             self.perform(name).await;
@@ -205,7 +223,7 @@ impl Caretaker {
     }
 
     async fn rollback(&mut self, name: &ServiceName, to: Option<VersionName>, force: bool, who: String, reply: Reply) {
-        let began = std::time::Instant::now();
+        let (began, since) = (std::time::Instant::now(), self.last_seq());
         let planned =
             self.service(name).and_then(|service| service.plan_rollback(to.as_ref(), force).map_err(|refusal| refused(name, &refusal)));
         match planned {
@@ -216,8 +234,9 @@ impl Caretaker {
                 let served = self.running_release(name).is_some_and(|release| release.state.serves_candidate());
                 let answer = self.abort(name, force, format!("rolled back by {who}")).await;
                 match answer {
-                    Ok(_) if served && !self.all_acknowledged() => {
-                        self.switching.push(Waiting { service: name.clone(), reply, release, from, to, hot: true, began });
+                    // At a first deployment there is nobody to return to, and no switch to wait for.
+                    Ok(_) if served && to.is_some() && !self.all_acknowledged() => {
+                        self.switching.push(Waiting { service: name.clone(), reply, release, from, to, hot: true, began, since });
                     }
                     Ok(_) => {
                         let took_us = began.elapsed().as_micros() as u64;
@@ -240,15 +259,16 @@ impl Caretaker {
                 let next = service.roll_back(deploy, hot, self.now());
                 let number = next.release.as_ref().map(|release| release.number);
                 self.restarts.remove(&(name.clone(), to.clone()));
-                let record =
-                    TakenBack::Version { service: name.clone(), from: from.clone(), to: to.clone(), number: number.unwrap_or_default() };
+                let number_kept = number.unwrap_or_default();
+                let record = TakenBack::Version { service: name.clone(), from: from.clone(), to: to.clone(), number: number_kept, hot };
                 let told = format!("rollback   {} → {to} by {who}", from.as_ref().map(ToString::to_string).unwrap_or_default());
                 self.take_back(next, "rollback", told, record).await;
                 if hot {
                     let release = number.unwrap_or_default();
-                    self.switching.push(Waiting { service: name.clone(), reply, release, from, to: Some(to), hot, began });
+                    self.switching.push(Waiting { service: name.clone(), reply, release, from, to: Some(to), hot, began, since });
                 } else {
-                    let _ = reply.send(Ok(json!({ "service": name, "release": number, "from": from, "to": to, "hot": false })));
+                    let _ =
+                        reply.send(Ok(json!({ "service": name, "release": number, "from": from, "to": to, "hot": false, "since": since })));
                 }
                 self.perform(name).await;
                 fault_points::crash(number.unwrap_or_default(), ("none", "rollback"), "performed");
@@ -290,6 +310,10 @@ impl Caretaker {
     async fn restart(&mut self, name: &ServiceName, who: &str, reply: Reply) {
         let serving = self.service(name).and_then(|service| match service.serving() {
             Some(_) if service.stopped => Err(refused(name, &Refusal::Stopped)),
+            Some(version) if self.runs_elsewhere(name, version) => {
+                let why = format!("{version} of {name} runs elsewhere (`runtime: static`): restart it there");
+                Err(Rejected::new("conflict", why))
+            }
             Some(version) => Ok(version.clone()),
             None => Err(Rejected::new("conflict", format!("nothing was deployed to {name} yet"))),
         });
@@ -324,7 +348,7 @@ impl Caretaker {
         let removed = service.serving().cloned();
         let next = Service { next_number: service.next_number, ..Service::new(name.clone()) };
         self.advance(next, "removed", vec![("removed", format!("removed by {who}; it can be deployed anew"))]).await?;
-        self.paused.remove(name);
+        self.unpause(name).await;
         self.restarts.retain(|(service, _), _| service != name);
         let elsewhere: Vec<TargetId> = self
             .targets
@@ -344,7 +368,7 @@ impl Caretaker {
         if self.paused.is_empty() {
             return Err(Rejected::new("conflict", "nothing is paused"));
         }
-        let names: Vec<ServiceName> = std::mem::take(&mut self.paused).into_keys().collect();
+        let names = self.unpause_all().await?;
         self.tell_of("", None, "resumed", format!("releases go on ({who})")).await;
         for name in &names {
             self.perform(name).await;
@@ -369,6 +393,21 @@ impl Caretaker {
     }
 }
 
+fn unfinished_migration(name: &ServiceName, last: &release::Release, unfinished: Unfinished) -> Rejected {
+    match unfinished {
+        Unfinished::Runs { gate } => Rejected::new("conflict", format!("the migration `{gate}` of release {} still runs", last.number))
+            .hint("try again when it has ended"),
+        Unfinished::Interrupted { gate } => Rejected::new(
+            "conflict",
+            format!(
+                "the migration `{gate}` of release {} was interrupted: whether it finished is unknown, and it is not run twice",
+                last.number
+            ),
+        )
+        .hint(format!("look at the data; then `changeover deploy {name} --version {}` runs it anew", last.candidate)),
+    }
+}
+
 fn no_release(name: &ServiceName) -> Rejected {
     Rejected::new("conflict", format!("no release of {name} is running"))
         .hint(format!("begin one with `changeover deploy {name} --version VERSION`; to go back, say `changeover rollback {name}`"))
@@ -390,6 +429,10 @@ fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
             Rejected::new("conflict", format!("release {number} of {name} waits already for the running one to end ({who})"))
                 .hint("take its place with `--supersede`")
         }
+        Refusal::FirstBack { to } => Rejected::new("conflict", format!("a release of {name} runs, and a rollback goes back to {to}"))
+            .hint(format!("first `changeover rollback {name}`, then with `--to`")),
+        Refusal::OnItsWay { to } => Rejected::new("conflict", format!("{name} is going back to {to} already"))
+            .hint(format!("see `changeover status`; `changeover abort {name}` ends the rollback")),
         Refusal::NothingToRetry => Rejected::new("conflict", format!("the last release of {name} did not fail"))
             .hint(format!("changeover deploy {name} --version VERSION")),
         Refusal::Serving { version } => Rejected::new("conflict", format!("{version} of {name} serves already")),

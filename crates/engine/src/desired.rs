@@ -17,6 +17,9 @@ pub(crate) fn plan(now: &Desired, next: &Desired) -> Vec<String> {
         }
     }
     lines.extend(now.listeners.keys().filter(|name| !next.listeners.contains_key(*name)).map(|name| format!("- listener {name}")));
+    if now.access_log != next.access_log {
+        lines.push("~ access_log (from the next start of `up` on)".to_owned());
+    }
     for (name, service) in &next.services {
         match now.services.get(name) {
             None => lines.push(format!("+ service {name}")),
@@ -53,9 +56,24 @@ impl Caretaker {
     /// Makes `next` what is desired: persists it, listens, routes, starts and stops.
     pub(crate) async fn adopt_desired(&mut self, next: Desired) -> Result<Vec<String>, String> {
         let lines = plan(&self.desired, &next);
-        let batch = Batch { puts: vec![("desired".to_owned(), serde_json::to_string(&next).expect("plain data"))], ..Batch::default() };
-        self.store.commit(batch).await.map_err(|error| error.to_string())?;
+        if let Err(error) = self.keep_desired(&next).await {
+            // It may still be written: what counts is what is in memory.
+            self.unsaved = true;
+            return Err(format!("{error}; nothing was changed"));
+        }
         let old = std::mem::replace(&mut self.desired, next);
+        self.shelved = None;
+        self.follow_desired(&old).await;
+        Ok(lines)
+    }
+
+    pub(crate) async fn keep_desired(&self, desired: &Desired) -> Result<(), String> {
+        let batch = Batch { puts: vec![("desired".to_owned(), serde_json::to_string(desired).expect("plain data"))], ..Batch::default() };
+        self.store.commit(batch).await.map_err(|error| error.to_string())
+    }
+
+    /// Brings everything to what is desired now; nothing in here fails for good.
+    pub(crate) async fn follow_desired(&mut self, old: &Desired) {
         let new: Vec<ServiceName> = self.desired.services.keys().filter(|name| !self.services.contains_key(*name)).cloned().collect();
         for name in new {
             // A name that was used before goes on counting: its history stays.
@@ -63,7 +81,7 @@ impl Caretaker {
             let last = numbers.iter().filter_map(|(key, _)| key.rsplit('/').next()?.parse::<u64>().ok()).max().unwrap_or(0);
             self.services.insert(name.clone(), Service { next_number: last + 1, ..Service::new(name) });
         }
-        self.open_and_close(&old)?;
+        self.open_and_close(old);
         let rechecked: Vec<_> = self
             .targets
             .values()
@@ -80,10 +98,9 @@ impl Caretaker {
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.reconcile(&name).await;
-            if !self.desired.services.contains_key(&name) {
+            if !self.desired.services.contains_key(&name) && self.shelved.is_none() {
                 self.forget_service(&name).await;
             }
         }
-        Ok(lines)
     }
 }

@@ -44,6 +44,20 @@ impl Caretaker {
             let rejected = Rejected::new("conflict", "another `apply` is being carried out").hint("try again in a moment");
             return drop(reply.send(Err(rejected)));
         }
+        if !self.processes.is_kept() {
+            let rejected = Rejected::new("conflict", "the keeper is gone, so nothing can be opened or started; nothing was changed");
+            return drop(reply.send(Err(rejected.hint("start it with `changeover up`, then say `changeover apply`"))));
+        }
+        let leaves = |name: &model::ServiceName| !next.services.contains_key(name) && self.desired.services.contains_key(name);
+        let mut busy = self.services.values().filter(|service| leaves(&service.name)).filter_map(|service| service.running_release());
+        if let Some(release) = busy.next() {
+            let (name, number) = (&release.service, release.number);
+            let rejected = Rejected::new(
+                "conflict",
+                format!("release {number} of {name} runs, and {name} is not in the file any more; nothing was changed"),
+            );
+            return drop(reply.send(Err(rejected.hint(format!("end it with `changeover abort {name}`, or wait for it")))));
+        }
         let awaited: BTreeSet<SocketAddr> = addresses(&next).difference(&addresses(&self.desired)).copied().collect();
         for address in &awaited {
             if let Err(error) = self.processes.listen(*address) {
@@ -79,23 +93,31 @@ impl Caretaker {
         }
     }
 
-    /// After `desired` was replaced: closes what is not in it any more, asks for the sockets of the rest.
-    pub(crate) fn open_and_close(&mut self, old: &Desired) -> Result<(), String> {
+    /// After `desired` was replaced: closes what is not in it any more, asks for the sockets of the rest. Without a keeper the next
+    /// one is asked.
+    pub(crate) fn open_and_close(&mut self, old: &Desired) {
         for (name, _) in old.listeners.iter().filter(|(name, listener)| self.desired.listeners.get(*name) != Some(listener)) {
             self.data_plane.unlisten(name);
         }
         let wanted = addresses(&self.desired);
         for address in addresses(old).difference(&wanted) {
             self.doors.failed.remove(address);
-            self.processes.unlisten(*address)?;
+            let _ = self.processes.unlisten(*address);
         }
-        wanted.iter().try_for_each(|address| self.processes.listen(*address))
+        for address in wanted {
+            let _ = self.processes.listen(address);
+        }
     }
 
     /// A keeper tells what is open: closes what a worker before us opened for an `apply` that it did not live to carry out, and
     /// asks for what we could not ask of a keeper that was gone.
-    pub(crate) fn held(&self, open: &[SocketAddr]) {
+    pub(crate) fn held(&mut self, open: &[SocketAddr]) {
+        if let Some(applying) = self.doors.applying.take() {
+            let rejected = Rejected::new("unavailable", "the keeper ended meanwhile; nothing was changed").hint("try again");
+            let _ = applying.reply.send(Err(rejected));
+        }
         self.close_again(open.iter().copied());
+        self.signal_again();
         for address in addresses(&self.desired).iter().filter(|address| !open.contains(address)) {
             let _ = self.processes.listen(*address);
         }

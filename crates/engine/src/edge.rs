@@ -95,6 +95,8 @@ pub trait Processes: Send + Sync + 'static {
     fn unlisten(&self, address: SocketAddr) -> Result<(), String>;
     /// Whether the process, or one of its session, listens on the port; absent when it cannot be told.
     fn listens(&self, process: &Process, port: u16) -> Option<bool>;
+    /// Whether there is a keeper now.
+    fn is_kept(&self) -> bool;
     /// The worker is done.
     fn leave(&self, keep_versions: bool) -> Result<(), String>;
 }

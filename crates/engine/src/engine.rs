@@ -1,6 +1,6 @@
 //! The event loop: one task that owns all state, wakes on one closed [`Input`], persists, then acts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,9 +33,13 @@ pub(crate) type Reply = oneshot::Sender<Result<serde_json::Value, Rejected>>;
 pub(crate) struct Caretaker {
     pub(crate) config: Config,
     pub(crate) desired: Desired,
+    /// What was applied, while what was good before is followed instead.
+    pub(crate) shelved: Option<Desired>,
     pub(crate) services: BTreeMap<ServiceName, Service>,
     pub(crate) targets: BTreeMap<TargetId, Entry>,
     pub(crate) jobs: HashMap<TargetId, Job>,
+    /// HTTP gates that were asked and have not answered.
+    pub(crate) asking: HashSet<(model::ReleaseId, usize)>,
     pub(crate) store: Store,
     pub(crate) data_plane: Arc<dyn DataPlane>,
     pub(crate) processes: Arc<dyn Processes>,
@@ -43,6 +47,8 @@ pub(crate) struct Caretaker {
     pub(crate) next_port: u16,
     happenings: broadcast::Sender<Happening>,
     last_seq: u64,
+    /// Happenings whose commit has an unknown outcome.
+    unsure: Vec<Happening>,
     pub(crate) published: Arc<Snapshot>,
     acknowledged: u64,
     pub(crate) doors: crate::doors::Doors,
@@ -97,6 +103,8 @@ pub(crate) struct Waiting {
     pub to: Option<VersionName>,
     pub hot: bool,
     pub began: std::time::Instant,
+    /// The newest event before it.
+    pub since: u64,
 }
 
 pub(crate) struct Ending {
@@ -139,15 +147,18 @@ pub async fn start(
         next_port: desired.ports.first,
         config,
         desired,
+        shelved: None,
         services,
         targets: BTreeMap::new(),
         jobs: HashMap::new(),
+        asking: HashSet::new(),
         store,
         data_plane,
         processes,
         inputs,
         happenings,
         last_seq: loaded.last_seq,
+        unsure: Vec::new(),
         published: Arc::new(Snapshot::default()),
         acknowledged: 0,
         doors: crate::doors::Doors::default(),
@@ -166,8 +177,10 @@ pub async fn start(
         last_switch_us: HashMap::new(),
         ending: None,
     };
-    if crate::fault_points::crashes() >= crate::pause::CRASHES_MAX {
-        caretaker.pause(good);
+    let pinned: Option<crate::pause::Pinned> = stored("paused").first().and_then(|text| serde_json::from_str(text).ok());
+    let pinned = pinned.filter(|pinned| !pinned.is_empty());
+    if pinned.is_some() || fault_points::crashes() >= crate::pause::CRASHES_MAX {
+        caretaker.pause(good, pinned);
     }
     caretaker.after_a_reboot(stored("clock").first().and_then(|text| serde_json::from_str(text).ok()));
     let task = tokio::spawn(caretaker.run(inbox, kept, taken_back));
@@ -176,6 +189,8 @@ pub async fn start(
 
 /// While something moves, deadlines are looked at this often; else every `REST`.
 const BUSY: Duration = Duration::from_millis(10);
+/// So many of them are remembered; a transition tells two or three.
+const UNSURE_MAX: usize = 64;
 /// An event that could not be kept is looked at again after this.
 const RETRY_MS: u64 = 200;
 const REST: Duration = Duration::from_millis(200);
@@ -219,8 +234,12 @@ impl Caretaker {
             let id = it.id.clone();
             let process = it.process.clone();
             let (ours, known) = (it.ours, self.services.contains_key(&it.service));
-            self.targets.insert(id.clone(), Entry::new(it, Life::Running, self.now()));
+            let life = if it.stopping { Life::Stopping { kill_at: self.now() + it.stop.grace_ms } } else { Life::Running };
+            self.targets.insert(id.clone(), Entry::new(it, life, self.now()));
             match process {
+                Some(process) if ours && life != Life::Running => {
+                    let _ = self.processes.adopt(&id, &process);
+                }
                 Some(process) if ours => {
                     let _ = self.processes.adopt(&id, &process);
                     self.begin_checks(&id);
@@ -231,10 +250,11 @@ impl Caretaker {
                 _ => {}
             }
         }
+        // A disk that refuses keeps nobody from being served.
         let desired = self.desired.clone();
-        if let Err(error) = self.adopt_desired(desired).await {
-            eprintln!("error: {error}");
-        }
+        self.follow_desired(&desired).await;
+        self.unsaved = true;
+        self.recover_jobs();
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             Box::pin(self.perform(&name)).await;
@@ -292,11 +312,9 @@ impl Caretaker {
             Input::Acknowledged { generation, took_us } => self.acknowledged(generation, took_us).await,
             Input::PortTaken { target } => self.port_taken(&target).await,
             Input::CorridorDrained => self.corridor_drained().await,
-            Input::GateFinished { service, release, gate, result } => {
-                let same = self.services.get(&service).and_then(Service::running_release).is_some_and(|it| it.id == release);
-                if same {
-                    self.gate_done(&service, gate, result.map(|_| ())).await;
-                }
+            Input::GateFinished { release, gate, result } => {
+                self.asking.remove(&(release.id.clone(), gate));
+                self.gate_done(&release, gate, result.map(|_| ())).await;
             }
         }
     }
@@ -419,7 +437,7 @@ impl Caretaker {
     async fn keep(&mut self, next: &Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
         let number = next.release.as_ref().map(|release| release.number);
         let happenings: Vec<Happening> =
-            told.into_iter().map(|(kind, text)| self.happening(next.name.as_str(), number, kind, text)).collect();
+            told.into_iter().map(|(kind, text)| self.happening_of(next.name.as_str(), number, kind, text)).collect();
         let clock = serde_json::to_string(&Clock { boot_id: boot_id(), now: self.now() }).expect("plain data");
         let mut puts =
             vec![(format!("service/{}", next.name), serde_json::to_string(next).expect("plain data")), ("clock".to_owned(), clock)];
@@ -427,11 +445,27 @@ impl Caretaker {
             puts.push((format!("release/{}/{:08}", next.name, release.number), serde_json::to_string(release).expect("plain data")));
         }
         let batch = Batch { puts, happenings: happenings.clone(), ..Batch::default() };
-        self.store.commit(batch).await.map_err(|error| unavailable(&error))?;
+        if let Err(error) = self.store.commit(batch).await {
+            if matches!(error, StoreError::Unknown(_)) {
+                self.unsure.extend(happenings);
+                self.unsure.drain(..self.unsure.len().saturating_sub(UNSURE_MAX));
+            }
+            return Err(unavailable(&error));
+        }
+        self.unsure.retain(|unsure| happenings.iter().all(|it| it.seq != unsure.seq));
         for happening in happenings {
             let _ = self.happenings.send(happening);
         }
         Ok(())
+    }
+
+    /// A happening that may have been written already keeps its number: told again, it is still one.
+    fn happening_of(&mut self, service: &str, release: Option<u64>, kind: &str, text: String) -> Happening {
+        let unsure = self.unsure.iter().find(|it| it.service == service && it.release == release && it.kind == kind);
+        match unsure.map(|it| (it.seq, it.at_ms)) {
+            Some((seq, at_ms)) => Happening { seq, at_ms, service: service.to_owned(), release, kind: kind.to_owned(), text },
+            None => self.happening(service, release, kind, text),
+        }
     }
 
     fn happening(&mut self, service: &str, release: Option<u64>, kind: &str, text: String) -> Happening {
@@ -490,6 +524,12 @@ impl Caretaker {
             self.switch_began.entry(name.clone()).or_insert_with(std::time::Instant::now);
         }
         self.publish();
+        if !release.addresses.is_empty()
+            && matches!(release.state, State::Starting)
+            && let Err(error) = self.set_static(name, &release.candidate, &release.addresses).await
+        {
+            eprintln!("error: service {name}: {error}");
+        }
         for effect in release.effects() {
             match effect {
                 Effect::RunGate { gate } => self.run_gate(&release, gate).await,
@@ -511,6 +551,7 @@ impl Caretaker {
         if matches!(release.state, State::Ended { .. }) {
             self.forget_logs(name);
             self.forget_jobs();
+            self.forget_static(name).await;
         }
         self.begin_queued(name).await;
         self.look_at_release(name).await;
@@ -518,6 +559,11 @@ impl Caretaker {
 
     pub(crate) fn now(&self) -> Moment {
         boot_ms()
+    }
+
+    /// The number of the newest event: who follows from here on misses nothing of what comes.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last_seq
     }
 
     fn moves(&self) -> bool {

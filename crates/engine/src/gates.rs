@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use model::{GateKind, Runtime, ServiceName, TargetId};
+use model::{GateKind, ReleaseId, Runtime, ServiceName, TargetId};
 use release::{Event, Release, State};
 
 use crate::command::Input;
@@ -15,9 +15,13 @@ use crate::probe;
 use crate::processes::environment;
 
 /// A gate's command that runs.
+#[derive(Clone)]
 pub(crate) struct Job {
     pub service: ServiceName,
+    pub release: ReleaseId,
     pub gate: usize,
+    pub migrates: bool,
+    pub timeout_ms: u64,
     pub deadline: u64,
     /// Names its files: the same for every attempt.
     pub files: TargetId,
@@ -28,6 +32,11 @@ pub(crate) struct Job {
 struct Attempt {
     id: TargetId,
     process: Process,
+    service: ServiceName,
+    release: ReleaseId,
+    gate: usize,
+    migrates: bool,
+    timeout_ms: u64,
 }
 
 impl Caretaker {
@@ -43,11 +52,16 @@ impl Caretaker {
     pub(crate) async fn run_gate(&mut self, release: &Release, gate: usize) {
         let Some(gate_wanted) = release.settings.gates.get(gate).cloned() else { return };
         if release.migrated.contains(&gate_wanted.name) {
-            return self.gate_done(&release.service.clone(), gate, Ok(())).await;
+            return self.gate_done(release, gate, Ok(())).await;
         }
         let id = Self::job_id(release, gate);
         if self.jobs.values().any(|job| job.files == id) {
             return;
+        }
+        // Two never run at once; looked at again when it has ended.
+        if self.jobs.values().any(|job| job.service == release.service && job.migrates) {
+            let text = format!("gate       {} waits for the migration of an earlier release to end", gate_wanted.name);
+            return self.tell(&release.service, "gate_waits", text).await;
         }
         self.tell(&release.service, "gate_began", format!("gate       {} …", gate_wanted.name)).await;
         let timeout = Duration::from_millis(gate_wanted.timeout_ms);
@@ -59,7 +73,10 @@ impl Caretaker {
             GateKind::Migrate { command, irreversible } => (command.clone(), *irreversible),
         };
         let deadline = self.now() + gate_wanted.timeout_ms;
-        let job = Job { service: release.service.clone(), gate, deadline, files: id.clone() };
+        let migrates = matches!(gate_wanted.kind, GateKind::Migrate { .. });
+        let timeout_ms = gate_wanted.timeout_ms;
+        let job =
+            Job { service: release.service.clone(), release: release.id.clone(), gate, migrates, timeout_ms, deadline, files: id.clone() };
         // Of an earlier life: its exit is told again, or its result is there.
         if let Some(earlier) = self.earlier_attempt(&id) {
             let _ = self.processes.adopt(&earlier.id, &earlier.process);
@@ -67,27 +84,46 @@ impl Caretaker {
             return;
         }
         if irreversible && let Err(error) = self.mark_irreversible(&release.service, &gate_wanted.name).await {
-            return self.gate_done(&release.service.clone(), gate, Err(error)).await;
+            return self.gate_done(release, gate, Err(error)).await;
         }
         // Each attempt is a process of its own name: one that was never let go may still be on its way out.
         let attempt = uuid::Uuid::now_v7().simple().to_string();
         let process = TargetId::new(&format!("gate-{attempt}")).expect("a uuid is a valid id");
         match self.spawn_job(release, gate, &id, &process, command) {
             Ok(()) => drop(self.jobs.insert(process, job)),
-            Err(error) => self.gate_done(&release.service.clone(), gate, Err(error)).await,
+            Err(error) => self.gate_done(release, gate, Err(error)).await,
         }
     }
 
-    /// The migration of this release that was interrupted, so that nobody knows whether it finished.
-    pub(crate) fn interrupted_migration(&self, release: &Release) -> Option<String> {
-        let gates = release.settings.gates.iter().enumerate();
-        gates
-            .filter(|(_, gate)| matches!(gate.kind, GateKind::Migrate { .. }) && !release.migrated.contains(&gate.name))
-            .find(|(number, _)| {
-                let id = Self::job_id(release, *number);
-                self.job_file(&id, "began").exists() && !self.job_file(&id, "result").exists()
-            })
-            .map(|(_, gate)| gate.name.clone())
+    /// Of a release that ended while a migration of it ran: those that passed all the same, or the one of which nobody knows.
+    pub(crate) fn migrations_since(&self, release: &Release) -> Result<Vec<String>, Unfinished> {
+        let mut passed = Vec::new();
+        for (number, gate) in release.settings.gates.iter().enumerate() {
+            let id = Self::job_id(release, number);
+            if !matches!(gate.kind, GateKind::Migrate { .. }) || !self.job_file(&id, "began").exists() {
+                continue;
+            }
+            match self.result_of(&id) {
+                Some(ExitStatus::Code(0)) => passed.push(gate.name.clone()),
+                Some(_) => {}
+                None if self.jobs.values().any(|job| job.files == id) => return Err(Unfinished::Runs { gate: gate.name.clone() }),
+                None => return Err(Unfinished::Interrupted { gate: gate.name.clone() }),
+            }
+        }
+        Ok(passed)
+    }
+
+    /// After a start: jobs that outlived the worker, also those of releases that have ended.
+    pub(crate) fn recover_jobs(&mut self) {
+        let Ok(entries) = std::fs::read_dir(self.config.state_dir.join("jobs")) else { return };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "process")) {
+            let Some(files) = path.file_stem().and_then(|stem| TargetId::new(&stem.to_string_lossy()).ok()) else { continue };
+            let Some(attempt) = self.earlier_attempt(&files).filter(|_| self.result_of(&files).is_none()) else { continue };
+            let Attempt { id, process, service, release, gate, migrates, timeout_ms } = attempt;
+            let deadline = self.now() + timeout_ms;
+            let _ = self.processes.adopt(&id, &process);
+            self.jobs.insert(id, Job { service, release, gate, migrates, timeout_ms, deadline, files });
+        }
     }
 
     /// Files of jobs are kept as long as their release may be looked at or tried again: until the next one has ended.
@@ -96,7 +132,8 @@ impl Caretaker {
         let Ok(entries) = std::fs::read_dir(self.config.state_dir.join("jobs")) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if !known.iter().any(|id| name.to_string_lossy().starts_with(id)) {
+            let runs = self.jobs.values().any(|job| name.to_string_lossy().starts_with(job.files.as_str()));
+            if !runs && !known.iter().any(|id| name.to_string_lossy().starts_with(id)) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -136,9 +173,12 @@ impl Caretaker {
         )
     }
 
-    fn ask_gate(&self, release: &Release, gate: usize, path: String, status: (u16, u16), timeout: Duration) {
+    fn ask_gate(&mut self, release: &Release, gate: usize, path: String, status: (u16, u16), timeout: Duration) {
+        if !self.asking.insert((release.id.clone(), gate)) {
+            return;
+        }
         let inputs = self.inputs.clone();
-        let (service, id) = (release.service.clone(), release.id.clone());
+        let release = Box::new(release.clone());
         let address = self.first_address(&release.service, &release.candidate);
         tokio::spawn(async move {
             let result = match address {
@@ -149,7 +189,7 @@ impl Caretaker {
                     Err(error) => Err(format!("GET http://{address}{path} → {error}")),
                 },
             };
-            let _ = inputs.send(Input::GateFinished { service, release: id, gate, result });
+            let _ = inputs.send(Input::GateFinished { release, gate, result });
         });
     }
 
@@ -159,60 +199,81 @@ impl Caretaker {
 
     /// Its pid is durable before it is let go.
     pub(crate) async fn gate_spawned(&mut self, id: &TargetId, process: &Process) -> bool {
-        let Some(job) = self.jobs.get(id) else { return false };
+        let Some(job) = self.jobs.get(id).cloned() else { return false };
+        if !self.is_awaited(&job) {
+            // Its release was taken back meanwhile: it never begins.
+            self.jobs.remove(id);
+            let _ = self.processes.signal(id, nix::sys::signal::Signal::SIGKILL as i32);
+            return true;
+        }
         let path = self.job_file(&job.files, "process");
-        let attempt = serde_json::to_vec(&Attempt { id: id.clone(), process: process.clone() }).expect("plain data");
-        let durable = std::fs::File::create(&path).and_then(|mut file| {
-            std::io::Write::write_all(&mut file, &attempt)?;
-            file.sync_all()
-        });
-        let go = durable.map_err(|error| format!("cannot write {}: {error}", path.display())).and_then(|()| self.processes.go(id));
+        let Job { service, release, gate, migrates, timeout_ms, .. } = job;
+        let attempt = Attempt { id: id.clone(), process: process.clone(), service, release, gate, migrates, timeout_ms };
+        let durable = write_durably(path, serde_json::to_vec(&attempt).expect("plain data")).await;
+        let go = durable.and_then(|()| self.processes.go(id));
         if let Err(error) = go {
+            let _ = self.processes.signal(id, nix::sys::signal::Signal::SIGKILL as i32);
             self.gate_spawn_failed(id, error).await;
         }
         true
     }
 
+    fn is_awaited(&self, job: &Job) -> bool {
+        self.running_release(&job.service).is_some_and(|it| it.id == job.release && it.state == State::Gating { gate: job.gate })
+    }
+
     pub(crate) async fn gate_spawn_failed(&mut self, id: &TargetId, error: String) -> bool {
         let Some(job) = self.jobs.remove(id) else { return false };
-        self.gate_done(&job.service, job.gate, Err(error)).await;
+        self.job_done(&job, Err(error)).await;
         true
     }
 
     pub(crate) async fn gate_exited(&mut self, id: &TargetId, status: ExitStatus) -> bool {
         let Some(job) = self.jobs.remove(id) else { return false };
         let _ = self.processes.forget(id);
-        let result = self.job_result(&job);
+        let result = self.result_of(&job.files);
         if result.is_none() && NEVER_BEGAN.contains(&status) && !self.job_file(&job.files, "began").exists() {
             let _ = std::fs::remove_file(self.job_file(&job.files, "process"));
-            if let Some(release) = self.running_release(&job.service).cloned() {
-                Box::pin(self.run_gate(&release, job.gate)).await;
-            }
+            self.gate_again(&job.service).await;
             return true;
         }
-        let status = result.unwrap_or(status);
-        let result = match status {
+        let result = match result.unwrap_or(status) {
             ExitStatus::Code(0) => Ok(()),
             ExitStatus::Unknown => Err("it was interrupted; whether it finished is unknown, and it is not run twice".to_owned()),
             other => Err(format!("{other}{}", last_lines(&self.job_file(&job.files, "log"), 0))),
         };
-        self.gate_done(&job.service, job.gate, result).await;
+        self.job_done(&job, result).await;
         true
     }
 
     /// What the job's own parent wrote down, also when keeper and worker were dead.
-    fn job_result(&self, job: &Job) -> Option<ExitStatus> {
-        let text = std::fs::read_to_string(self.job_file(&job.files, "result")).ok()?;
+    fn result_of(&self, files: &TargetId) -> Option<ExitStatus> {
+        let text = std::fs::read_to_string(self.job_file(files, "result")).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    pub(crate) async fn gate_done(&mut self, service: &ServiceName, gate: usize, result: Result<(), String>) {
+    async fn job_done(&mut self, job: &Job, result: Result<(), String>) {
+        match self.running_release(&job.service).filter(|release| release.id == job.release).cloned() {
+            Some(release) => self.gate_done(&release, job.gate, result).await,
+            // Its release has ended meanwhile; the next one may have waited for it.
+            None => self.gate_again(&job.service).await,
+        }
+    }
+
+    /// Runs the gate that the service's release is at, unless it runs.
+    async fn gate_again(&mut self, service: &ServiceName) {
+        let Some(release) = self.running_release(service).cloned() else { return };
+        if let State::Gating { gate } = release.state {
+            Box::pin(self.run_gate(&release, gate)).await;
+        }
+    }
+
+    pub(crate) async fn gate_done(&mut self, release: &Release, gate: usize, result: Result<(), String>) {
+        let service = &release.service;
         let name = self
-            .services
-            .get(service)
-            .and_then(|service| service.running_release())
-            .filter(|release| matches!(release.state, State::Gating { gate: now } if now == gate))
-            .map(|release| release.settings.gates[gate].name.clone());
+            .running_release(service)
+            .filter(|running| running.id == release.id && matches!(running.state, State::Gating { gate: now } if now == gate))
+            .map(|running| running.settings.gates[gate].name.clone());
         let Some(name) = name else { return };
         let event = match result {
             Ok(()) => Event::GatePassed { gate },
@@ -221,18 +282,58 @@ impl Caretaker {
         Box::pin(self.apply(service, event)).await;
     }
 
-    /// Gates of an earlier life that have ended, and those whose time is up.
+    /// A gate that nobody works on: what came of it could not be kept.
+    pub(crate) async fn look_at_gate(&mut self, release: &Release, gate: usize) {
+        let is_asked = self.asking.contains(&(release.id.clone(), gate));
+        let has_job = self.jobs.values().any(|job| job.release == release.id && job.gate == gate);
+        if !is_asked && !has_job && self.now() >= self.not_before {
+            self.not_before = self.now() + GATE_AGAIN_MS;
+            Box::pin(self.run_gate(release, gate)).await;
+        }
+    }
+
+    /// Gates of an earlier life that have ended, those whose time is up, and those that nobody waits for any more.
     pub(crate) async fn look_at_gates(&mut self) {
         let now = self.now();
-        let done: Vec<TargetId> = self.jobs.iter().filter(|(_, job)| self.job_result(job).is_some()).map(|(id, _)| id.clone()).collect();
+        let done: Vec<TargetId> =
+            self.jobs.iter().filter(|(_, job)| self.result_of(&job.files).is_some()).map(|(id, _)| id.clone()).collect();
         for id in done {
             self.gate_exited(&id, ExitStatus::Unknown).await;
         }
-        let overdue: Vec<TargetId> = self.jobs.iter().filter(|(_, job)| job.deadline <= now).map(|(id, _)| id.clone()).collect();
-        for id in overdue {
-            let _ = self.processes.signal(&id, nix::sys::signal::Signal::SIGKILL as i32);
-            self.gate_spawn_failed(&id, "it did not end in time".to_owned()).await;
+        let jobs: Vec<(TargetId, Job)> = self.jobs.iter().map(|(id, job)| (id.clone(), job.clone())).collect();
+        for (id, job) in jobs {
+            let is_awaited =
+                self.running_release(&job.service).is_some_and(|it| it.id == job.release && it.state == State::Gating { gate: job.gate });
+            // A migration is not broken off: it finishes, and the next release waits for it.
+            if job.deadline <= now || !is_awaited && !job.migrates {
+                let _ = self.processes.signal(&id, nix::sys::signal::Signal::SIGKILL as i32);
+                self.gate_spawn_failed(&id, "it did not end in time".to_owned()).await;
+            }
         }
+    }
+}
+
+/// Why a release cannot be tried again.
+pub(crate) enum Unfinished {
+    Runs { gate: String },
+    Interrupted { gate: String },
+}
+
+/// So often a gate is begun again whose outcome could not be kept.
+const GATE_AGAIN_MS: u64 = 1_000;
+/// A disk that takes longer hangs.
+const WRITE_MAX: Duration = Duration::from_secs(1);
+
+async fn write_durably(path: PathBuf, content: Vec<u8>) -> Result<(), String> {
+    let shown = path.display().to_string();
+    let written = tokio::task::spawn_blocking(move || {
+        let mut file = std::fs::File::create(&path)?;
+        std::io::Write::write_all(&mut file, &content)?;
+        file.sync_all()
+    });
+    match tokio::time::timeout(WRITE_MAX, written).await {
+        Ok(Ok(written)) => written.map_err(|error| format!("cannot write {shown}: {error}")),
+        _ => Err(format!("cannot write {shown}: the disk does not answer")),
     }
 }
 

@@ -55,10 +55,16 @@ impl Caretaker {
             .filter_map(|entry| Some((entry.kept.id.clone(), entry.kept.service.clone(), entry.replaced_by.clone()?)))
             .collect();
         for (old, service, new) in waiting {
-            let replacement = self.targets.get(&new).map(|entry| entry.healthy);
-            if replacement == Some(false) {
+            let start_max_ms = self.desired.services.get(&service).map_or(0, |desired| desired.health.start_timeout_ms);
+            let now = self.now();
+            let replacement = self.targets.get(&new).filter(|entry| !entry.leaves());
+            if let Some(entry) = replacement.filter(|entry| !entry.healthy) {
+                if now.saturating_sub(entry.began_at) > start_max_ms {
+                    self.stop_target(&new).await;
+                }
                 continue;
             }
+            let replacement = replacement.map(|entry| entry.healthy);
             if let Some(entry) = self.targets.get_mut(&old) {
                 entry.replaced_by = None;
             }

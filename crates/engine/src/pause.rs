@@ -8,7 +8,8 @@ use model::{Desired, Moment, ServiceName, VersionName};
 use release::Service;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Caretaker;
+use crate::command::Rejected;
+use crate::engine::{Caretaker, unavailable};
 use crate::store::Batch;
 
 /// So many crashes within the keeper's window (10 s) are no accident.
@@ -22,6 +23,9 @@ pub(crate) struct Good {
     pub serving: BTreeMap<ServiceName, Option<VersionName>>,
 }
 
+/// The version that serves, per paused service.
+pub(crate) type Pinned = BTreeMap<ServiceName, Option<VersionName>>;
+
 /// Since when the present is as it is, and what was kept last.
 #[derive(Default)]
 pub(crate) struct Watched {
@@ -30,25 +34,62 @@ pub(crate) struct Watched {
 }
 
 impl Caretaker {
-    /// Comes up paused. Called before anything is routed.
-    pub(crate) fn pause(&mut self, good: Option<Good>) {
+    /// Comes up paused. Called before anything is routed. `earlier`: it was paused already, so.
+    pub(crate) fn pause(&mut self, good: Option<Good>, earlier: Option<Pinned>) {
         eprintln!(
             "error: the worker crashed {CRASHES_MAX} times within seconds: releases are paused and what served well before serves; \
             look at the messages above, then `changeover resume`"
         );
-        let serving = good.as_ref().map(|good| good.serving.clone()).unwrap_or_default();
+        let serving = earlier.or_else(|| good.as_ref().map(|good| good.serving.clone())).unwrap_or_default();
         self.paused = self
             .services
             .iter()
             .map(|(name, service)| (name.clone(), serving.get(name).cloned().unwrap_or_else(|| service.serving().cloned())))
             .collect();
-        if let Some(good) = good {
-            self.desired = good.desired;
+        let Some(good) = good else { return };
+        // Only put aside: what was applied since counts again after `resume`, and what it added is kept meanwhile.
+        let applied = std::mem::replace(&mut self.desired, good.desired);
+        for (name, listener) in &applied.listeners {
+            self.desired.listeners.entry(name.clone()).or_insert_with(|| listener.clone());
         }
+        for (name, service) in &applied.services {
+            self.desired.services.entry(name.clone()).or_insert_with(|| service.clone());
+        }
+        self.shelved = Some(applied);
+    }
+
+    async fn keep_paused(&mut self) -> Result<(), Rejected> {
+        let put = ("paused".to_owned(), serde_json::to_string(&self.paused).expect("plain data"));
+        self.store.commit(Batch { puts: vec![put], ..Batch::default() }).await.map_err(|error| unavailable(&error))
+    }
+
+    /// A person has looked at this service.
+    pub(crate) async fn unpause(&mut self, name: &ServiceName) {
+        if self.paused.remove(name).is_some() {
+            let _ = self.keep_paused().await;
+        }
+    }
+
+    pub(crate) async fn unpause_all(&mut self) -> Result<Vec<ServiceName>, Rejected> {
+        let paused = std::mem::take(&mut self.paused);
+        if let Err(error) = self.keep_paused().await {
+            self.paused = paused;
+            return Err(error);
+        }
+        if let Some(applied) = self.shelved.take() {
+            let old = std::mem::replace(&mut self.desired, applied);
+            self.follow_desired(&old).await;
+        }
+        Ok(paused.into_keys().collect())
     }
 
     /// Tells those who follow a release why it does not go on.
     pub(crate) async fn tell_pause(&mut self) {
+        if !self.paused.is_empty()
+            && let Err(error) = self.keep_paused().await
+        {
+            eprintln!("error: that releases are paused is not kept: {}", error.message);
+        }
         let names: Vec<ServiceName> = self.paused.keys().cloned().collect();
         for name in names {
             let text = "paused     the worker crashed several times in a row; look at what `up` printed, then: changeover resume";

@@ -19,13 +19,14 @@ impl Caretaker {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (service, version, stop) = (service.clone(), version.clone(), self.stop_of(service));
         let log_from = std::fs::metadata(self.log_file(&service, &version)).map_or(0, |log| log.len());
-        let kept = Kept { id: id.clone(), service, version, address, process: None, ours: true, stop, log_from };
-        self.keep_target(&kept).await?;
+        let kept = Kept { id: id.clone(), service, version, address, process: None, ours: true, stop, log_from, stopping: false };
         let spawn = self.spawn_of(&kept)?;
-        self.targets.insert(id.clone(), Entry::new(kept, Life::Spawning, self.now()));
-        if let Some(folder) = spawn.output.parent() {
+        // Asked first: making one hangs on a disk that hangs, even where it exists.
+        if let Some(folder) = spawn.output.parent().filter(|folder| !folder.is_dir()) {
             std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         }
+        self.keep_target(&kept).await?;
+        self.targets.insert(id.clone(), Entry::new(kept, Life::Spawning, self.now()));
         if let Err(error) = self.processes.spawn(&id, &spawn) {
             self.forget_target(&id).await;
             return Err(error);
@@ -104,7 +105,11 @@ impl Caretaker {
                 }
                 self.begin_checks(id);
             }
-            Err(error) => self.start_failed(&kept, &format!("cannot start {}: {error}", kept.version)).await,
+            Err(error) => {
+                // It waits for a go that never comes.
+                self.stop_target(id).await;
+                self.start_failed(&kept, &format!("cannot start {}: {error}", kept.version)).await;
+            }
         }
     }
 
@@ -140,6 +145,12 @@ impl Caretaker {
         entry.healthy = false;
         if let Some(checks) = entry.checks.take() {
             checks.abort();
+        }
+        // So that a worker after us does not take its end for a fault. A disk that refuses keeps nobody running.
+        entry.kept.stopping = true;
+        let kept = entry.kept.clone();
+        if let Err(error) = self.keep_target(&kept).await {
+            eprintln!("service {}: {} is stopped, but that is not kept: {error}", kept.service, kept.version);
         }
         let _ = self.processes.signal(id, number(signal));
     }
@@ -187,6 +198,13 @@ impl Caretaker {
         self.stop_target(id).await;
     }
 
+    /// A keeper that died may have taken our signals with it.
+    pub(crate) fn signal_again(&self) {
+        for entry in self.targets.values().filter(|entry| matches!(entry.life, Life::Stopping { .. }) && entry.kept.ours) {
+            let _ = self.processes.signal(&entry.kept.id, number(entry.kept.stop.signal));
+        }
+    }
+
     pub(crate) fn kill_overdue(&mut self) {
         let now = self.now();
         let overdue: Vec<TargetId> = self
@@ -197,6 +215,20 @@ impl Caretaker {
             .collect();
         for id in overdue {
             let _ = self.processes.signal(&id, number(Signal::Kill));
+        }
+    }
+
+    /// Those of versions that nobody can go back to are not asked after any more.
+    pub(crate) async fn forget_static(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
+        let known: Vec<TargetId> = self
+            .targets
+            .values()
+            .filter(|entry| entry.kept.service == *name && !entry.kept.ours && !service.confirmed.contains(&entry.kept.version))
+            .map(|entry| entry.kept.id.clone())
+            .collect();
+        for id in known {
+            self.forget_target(&id).await;
         }
     }
 
@@ -214,10 +246,23 @@ impl Caretaker {
         for (id, _) in known.iter().filter(|(_, address)| !addresses.contains(address)) {
             self.forget_target(id).await;
         }
-        for address in addresses.iter().filter(|address| !known.iter().any(|(_, known)| known == *address)) {
+        let mut new: Vec<&SocketAddr> = addresses.iter().filter(|address| !known.iter().any(|(_, known)| known == *address)).collect();
+        new.sort();
+        new.dedup();
+        for address in new {
             let id = TargetId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
             let (service, version, stop) = (name.clone(), version.clone(), self.stop_of(name));
-            let kept = Kept { id: id.clone(), service, version, address: *address, process: None, ours: false, stop, log_from: 0 };
+            let kept = Kept {
+                id: id.clone(),
+                service,
+                version,
+                address: *address,
+                process: None,
+                ours: false,
+                stop,
+                log_from: 0,
+                stopping: false,
+            };
             self.keep_target(&kept).await?;
             self.targets.insert(id.clone(), Entry::new(kept, Life::Running, self.now()));
             self.begin_checks(&id);

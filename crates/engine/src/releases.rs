@@ -1,7 +1,7 @@
 //! Drives releases: what to look at in each state, and what is told of each step.
 
 use model::{ServiceName, TargetId, VersionName};
-use release::{Event, Outcome, Release, Service, State};
+use release::{Event, Kind, Outcome, Release, Service, State};
 
 use crate::edge::Counts;
 use crate::engine::Caretaker;
@@ -15,6 +15,8 @@ const START_EXITS_MAX: u32 = 3;
 /// A version that ends so often, without being healthy in between, is left alone.
 const CRASH_LOOP_MAX: u32 = 10;
 const BACK_OFF_MAX_MS: u64 = 30_000;
+/// After a start that came to nothing.
+const START_AGAIN_MS: u64 = 1_000;
 
 impl Caretaker {
     pub(crate) async fn look_at_deadlines(&mut self) {
@@ -26,6 +28,7 @@ impl Caretaker {
         for name in names {
             self.look_at_release(&name).await;
             self.look_at_standby(&name).await;
+            self.begin_queued(&name).await;
             self.reconcile(&name).await;
         }
     }
@@ -58,13 +61,10 @@ impl Caretaker {
         let in_state_ms = now.saturating_sub(release.entered_at);
         let event = match &release.state {
             State::Starting => self.starting(name, &release.candidate, in_state_ms, release.settings.start_timeout_ms),
-            State::Gating { .. } | State::AwaitingPromotion => None,
+            State::Gating { gate } => return self.look_at_gate(&release, *gate).await,
+            State::AwaitingPromotion => None,
             State::Switching | State::Returning { .. } => self.all_acknowledged().then_some(Event::SnapshotAcknowledged),
-            State::Draining => match (self.watch_failure(name, &release.candidate), &release.stable) {
-                (Some(reason), _) => self.watch_failed(name, reason).await,
-                (None, Some(stable)) => self.drained(name, stable, in_state_ms, release.settings.drain_ms),
-                (None, None) => Some(Event::Drained { cut: 0 }),
-            },
+            State::Draining => self.draining(name, &release, in_state_ms).await,
             State::Retiring { .. } => self.drained(name, &release.candidate, in_state_ms, release.settings.drain_ms),
             State::Watching => match self.watch_failure(name, &release.candidate) {
                 Some(reason) => self.watch_failed(name, reason).await,
@@ -81,6 +81,23 @@ impl Caretaker {
             return;
         }
         Box::pin(self.apply(name, event)).await;
+    }
+
+    /// Stable is let go when it has nothing left to do and the candidate is seen to serve, also after a restart.
+    async fn draining(&mut self, name: &ServiceName, release: &Release, in_state_ms: u64) -> Option<Event> {
+        // Nobody is sent back by itself to the version that a person just left.
+        if release.kind == Kind::Deploy
+            && let Some(reason) = self.watch_failure(name, &release.candidate)
+            && let Some(event) = self.watch_failed(name, reason).await
+        {
+            return Some(event);
+        }
+        let Some(stable) = &release.stable else { return Some(Event::Drained { cut: 0 }) };
+        let patience_ms = release.settings.start_timeout_ms.max(release.settings.drain_ms);
+        if !self.serves_healthy(name) && in_state_ms < patience_ms {
+            return None;
+        }
+        self.drained(name, stable, in_state_ms, release.settings.drain_ms)
     }
 
     fn starting(&self, name: &ServiceName, candidate: &VersionName, in_state_ms: u64, timeout_ms: u64) -> Option<Event> {
@@ -128,7 +145,7 @@ impl Caretaker {
             return;
         }
         if begun {
-            self.begin_release(name, &queued.deploy.addresses).await;
+            self.begin_release(name).await;
         } else {
             let happening = format!("release {} is dropped: {} serves already", queued.number, queued.deploy.version);
             self.tell_of(name.as_str(), Some(queued.number), "superseded", happening).await;
@@ -136,21 +153,21 @@ impl Caretaker {
     }
 
     /// After a release was begun and kept: its targets, its effects.
-    pub(crate) async fn begin_release(&mut self, name: &ServiceName, addresses: &[std::net::SocketAddr]) {
+    pub(crate) async fn begin_release(&mut self, name: &ServiceName) {
         let Some((candidate, number)) = self.running_release(name).map(|release| (release.candidate.clone(), release.number)) else {
             return;
         };
         self.restarts.remove(&(name.clone(), candidate.clone()));
-        if let Err(error) = self.set_static(name, &candidate, addresses).await {
-            eprintln!("error: service {name}: {error}");
-        }
         Box::pin(self.perform(name)).await;
         fault_points::crash(number, ("none", "deploy"), "performed");
     }
 
     pub(crate) fn wanted_targets(&self, name: &ServiceName) -> usize {
         self.desired.services.get(name).map_or(1, |desired| match desired.run.runtime {
-            model::Runtime::Static => 1,
+            model::Runtime::Static => {
+                let running = self.running_release(name).map_or(0, |release| release.addresses.len());
+                running.max(1)
+            }
             model::Runtime::Process { .. } => usize::from(desired.run.targets),
         })
     }
@@ -193,7 +210,7 @@ impl Caretaker {
         self.switching = others;
         for waiting in Vec::<crate::engine::Waiting>::from_iter::<Vec<_>>(mine) {
             let _ = waiting.reply.send(Ok(serde_json::json!({
-                "service": name, "release": waiting.release, "from": waiting.from, "to": waiting.to, "hot": waiting.hot,
+                "service": name, "release": waiting.release, "from": waiting.from, "to": waiting.to, "hot": waiting.hot, "since": waiting.since,
                 "took_us": waiting.began.elapsed().as_micros() as u64,
             })));
         }
@@ -220,16 +237,19 @@ impl Caretaker {
             State::Gating { .. } | State::AwaitingPromotion => {
                 self.apply(&kept.service, Event::StartFailed { reason: format!("{what}{lines}") }).await;
             }
-            State::Switching | State::Draining | State::Watching => {
+            State::Switching | State::Draining | State::Watching if release.kind == Kind::Deploy => {
                 if let Some(event) = self.watch_failed(&kept.service, format!("{what}{lines}")).await {
                     self.apply(&kept.service, event).await;
                 }
             }
+            State::Switching | State::Draining | State::Watching => {}
             State::Starting | State::Returning { .. } | State::Retiring { .. } | State::Ended { .. } => {}
         }
     }
 
     pub(crate) async fn start_failed(&mut self, kept: &Kept, error: &str) {
+        let not_before = self.now() + START_AGAIN_MS;
+        self.restarts.entry((kept.service.clone(), kept.version.clone())).or_default().not_before = not_before;
         let starting = self
             .running_release(&kept.service)
             .is_some_and(|release| release.candidate == kept.version && matches!(release.state, State::Starting));
@@ -284,13 +304,30 @@ impl Caretaker {
             if self.is_only_standby(name, &version) && !self.serves_healthy(name) {
                 continue;
             }
-            let running = self.targets.values().filter(|entry| entry.serves(name, &version)).count();
-            for _ in running..wanted {
+            let running: Vec<(TargetId, bool)> = self
+                .targets
+                .values()
+                .filter(|entry| entry.serves(name, &version) && entry.replaced_by.is_none())
+                .map(|entry| (entry.kept.id.clone(), entry.healthy))
+                .collect();
+            for _ in running.len()..wanted {
                 if let Err(error) = self.start_target(name, &version).await {
                     eprintln!("error: service {name}: cannot start {version}: {error}");
+                    self.restarts.entry((name.clone(), version.clone())).or_default().not_before = now + START_AGAIN_MS;
                     break;
                 }
             }
+            self.retire_surplus(&running, wanted).await;
+        }
+    }
+
+    /// More than wanted, after `targets` was lowered or a restart was cut short: the oldest go, once the others are healthy.
+    async fn retire_surplus(&mut self, running: &[(TargetId, bool)], wanted: usize) {
+        let healthy: Vec<&TargetId> = running.iter().filter(|(_, healthy)| *healthy).map(|(id, _)| id).collect();
+        // Ids begin with the time.
+        for id in healthy.iter().take(healthy.len().saturating_sub(wanted)) {
+            self.retire_target(id).await;
+            self.publish();
         }
     }
 
@@ -323,6 +360,11 @@ impl Caretaker {
         let batch = Batch { deletes: vec![format!("service/{name}")], ..Batch::default() };
         if self.store.commit(batch).await.is_ok() {
             self.services.remove(name);
+        }
+        let elsewhere = self.targets.values().filter(|entry| entry.kept.service == *name && !entry.kept.ours);
+        let elsewhere: Vec<TargetId> = elsewhere.map(|entry| entry.kept.id.clone()).collect();
+        for id in elsewhere {
+            self.forget_target(&id).await;
         }
     }
 }
@@ -441,7 +483,11 @@ impl Caretaker {
                     Outcome::Failed => "failed",
                     Outcome::Superseded => "superseded",
                 };
+                let ran = release.migrated.iter().chain(&release.irreversible).next();
                 let serves_on = match (ending.outcome, &release.stable) {
+                    (Outcome::Failed, Some(stable)) if ran.is_some() => {
+                        format!("\n  {stable} serves on; the migration `{}` has run", ran.map_or("", String::as_str))
+                    }
                     (Outcome::Failed, Some(stable)) => format!("\n  {stable} serves on, nothing changed"),
                     (Outcome::Failed, None) => "\n  nothing serves yet, as before".to_owned(),
                     _ => String::new(),

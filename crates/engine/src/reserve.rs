@@ -19,7 +19,15 @@ pub(crate) enum TakenBack {
     /// In mid-release, to its stable version.
     Release { service: ServiceName, release: ReleaseId, reason: String },
     /// Afterwards, to a version that was confirmed before. `number` is the release that this one would be.
-    Version { service: ServiceName, from: Option<VersionName>, to: VersionName, number: u64 },
+    /// `hot`: it runs, and serves at once; else it starts first.
+    Version {
+        service: ServiceName,
+        from: Option<VersionName>,
+        to: VersionName,
+        number: u64,
+        #[serde(default)]
+        hot: bool,
+    },
 }
 
 const SLOTS: u64 = 64;
@@ -115,6 +123,7 @@ mod tests {
             from: None,
             to: VersionName::new("v1").expect("a name"),
             number,
+            hot: true,
         }
     }
 

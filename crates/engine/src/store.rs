@@ -206,7 +206,7 @@ fn write(connection: &mut Connection, batch: &Batch) -> rusqlite::Result<()> {
         transaction.prepare_cached("DELETE FROM kept WHERE key = ?1")?.execute(params![key])?;
     }
     for it in &batch.happenings {
-        transaction.prepare_cached("INSERT INTO happenings VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+        transaction.prepare_cached("INSERT OR REPLACE INTO happenings VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
             it.seq as i64,
             it.at_ms as i64,
             it.service,

@@ -32,7 +32,7 @@ impl Caretaker {
                     let event = Event::TakenBack { outcome: Outcome::Aborted, reason: reason.clone() };
                     running.and_then(|service| service.apply(&event, now).ok())
                 }
-                TakenBack::Version { service, from, to, number } => self.replay_version(service, from.as_ref(), to, *number),
+                TakenBack::Version { service, from, to, number, hot } => self.replay_version(service, from.as_ref(), to, *number, *hot),
             };
             if let Some(next) = next {
                 eprintln!("service {}: taken back before the restart, and stays so", next.name);
@@ -48,6 +48,7 @@ impl Caretaker {
         from: Option<&model::VersionName>,
         to: &model::VersionName,
         number: u64,
+        hot: bool,
     ) -> Option<Service> {
         let service = self.services.get(name)?;
         let desired = self.desired.services.get(name)?;
@@ -57,7 +58,7 @@ impl Caretaker {
         }
         let settings = Settings::rollback(&desired.strategy, desired.health.start_timeout_ms);
         let deploy = self.new_release(to.clone(), Vec::new(), settings, "rollback before the restart".to_owned(), None);
-        Some(service.roll_back(deploy, true, self.now()))
+        Some(service.roll_back(deploy, hot, self.now()))
     }
 
     /// Writes what is in memory, once the disk answers again.
@@ -65,11 +66,14 @@ impl Caretaker {
         if !self.unsaved || self.store.is_stuck() || self.now() < self.not_before {
             return;
         }
-        let puts = self
+        let mut puts: Vec<(String, String)> = self
             .services
             .values()
             .map(|service| (format!("service/{}", service.name), serde_json::to_string(service).expect("plain data")))
             .collect();
+        let desired = self.shelved.as_ref().unwrap_or(&self.desired);
+        puts.push(("desired".to_owned(), serde_json::to_string(desired).expect("plain data")));
+        puts.push(("paused".to_owned(), serde_json::to_string(&self.paused).expect("plain data")));
         match self.store.commit(Batch { puts, ..Batch::default() }).await {
             Ok(()) => self.unsaved = false,
             Err(_) => self.not_before = self.now() + 1_000,

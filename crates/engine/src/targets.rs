@@ -25,6 +25,9 @@ pub(crate) struct Kept {
     /// How long its version's log was when it started, in bytes.
     #[serde(default)]
     pub log_from: u64,
+    /// It was told to stop.
+    #[serde(default)]
+    pub stopping: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

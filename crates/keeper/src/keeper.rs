@@ -51,8 +51,8 @@ pub struct Keeper {
     worker: Option<Worker>,
     next_start: Instant,
     restarts: Restarts,
-    /// Some worker of this keeper has said hello.
-    was_welcome: bool,
+    /// Some worker of this keeper was ready.
+    was_ready: bool,
     /// The signal that asked us to end.
     ending: Option<i32>,
     unopened: Vec<(SocketAddr, String)>,
@@ -72,7 +72,7 @@ pub fn open(options: Options) -> Result<Keeper, Error> {
         worker: None,
         next_start: Instant::now(),
         restarts: Restarts::default(),
-        was_welcome: false,
+        was_ready: false,
         ending: None,
         unopened: Vec::new(),
         options,
@@ -140,6 +140,7 @@ impl Keeper {
         for child in &children {
             self.children.adopt_or_mourn(child, &boot_id);
         }
+        self.was_ready = true;
         self.worker = Some(Worker::adopted(pid, descriptor, channel));
         self.welcome()
     }
@@ -166,10 +167,10 @@ impl Keeper {
         if self.worker.is_some() || now < self.next_start {
             return Ok(());
         }
-        match Worker::start(&self.options.worker_command, self.restarts.recent(now), &self.memory) {
+        match Worker::start(&self.options.worker_command, self.restarts.recent(now), self.was_ready, &self.memory) {
             Ok(worker) => self.worker = Some(worker),
             // Later it may be a passing lack of memory or descriptors: the sockets are worth waiting for.
-            Err(error) if self.was_welcome => {
+            Err(error) if self.was_ready => {
                 eprintln!("changeover: cannot start the worker: {error}");
                 self.next_start = now + self.restarts.crashed(now, now).max(Duration::from_millis(50));
             }
@@ -244,6 +245,7 @@ impl Keeper {
                 eprintln!("changeover: worker does not speak this keeper's protocol");
                 self.worker.iter().for_each(Worker::kill);
             }
+            ToKeeper::Ready => self.was_ready = true,
             ToKeeper::Listen { address } => self.listen(address)?,
             ToKeeper::Unlisten { address } => self.listeners.unlisten(address),
             ToKeeper::Spawn { id, spec } => {
@@ -276,7 +278,6 @@ impl Keeper {
         let sockets: Vec<BorrowedFd<'_>> = self.listeners.sockets().collect();
         worker.send(message, &sockets)?;
         worker.welcomed = true;
-        self.was_welcome = true;
         // The one before it died while it was ending.
         match self.ending {
             Some(signal) => self.tell(FromKeeper::Terminate { signal }, &[]),
@@ -340,7 +341,7 @@ impl Keeper {
             Status::Unknown if worker.leaving => Some(0),
             Status::Signal(_) if worker.leaving => Some(1),
             Status::Code(0) if self.ending.is_some() => Some(0),
-            Status::Code(code) if !self.was_welcome && GIVES_UP.contains(&code) => u8::try_from(code).ok(),
+            Status::Code(code) if !self.was_ready && GIVES_UP.contains(&code) => u8::try_from(code).ok(),
             _ => None,
         }
     }

@@ -27,6 +27,8 @@ pub enum ToKeeper {
         listeners: Vec<SocketAddr>,
         children: Vec<Survivor>,
     },
+    /// It works: from now on its end is a crash, and the next one is started whatever its exit code.
+    Ready,
     Listen {
         address: SocketAddr,
     },

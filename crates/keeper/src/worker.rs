@@ -35,7 +35,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(command: &[OsString], crashes: usize, memory: &File) -> io::Result<Self> {
+    pub(crate) fn start(command: &[OsString], crashes: usize, is_successor: bool, memory: &File) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no worker command"))?;
         let (ours, theirs) = channel::pair()?;
         let number = theirs.as_raw_fd();
@@ -46,6 +46,7 @@ impl Worker {
             .env(ENVIRONMENT_NAME, number.to_string())
             .env(black_box::ENVIRONMENT_NAME, memory.to_string())
             .env("CHANGEOVER_WORKER_CRASHES", crashes.to_string())
+            .env("CHANGEOVER_WORKER_SUCCEEDS", if is_successor { "1" } else { "0" })
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
             .stdin(Stdio::null())

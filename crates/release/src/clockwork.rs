@@ -9,6 +9,7 @@
 //! **Invariant**: the candidate serves in `Switching`, `Draining`, `Watching` and after `promoted`, and nowhere else.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use model::{BlueGreen, Gate, GateKind, Moment, Promotion, ReleaseId, ServiceName, VersionName};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub struct Release {
     pub service: ServiceName,
     pub kind: Kind,
     pub candidate: VersionName,
+    /// Where the candidate runs, when it is not started by us.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
     /// Who served before; absent at the first deployment ever.
     pub stable: Option<VersionName>,
     pub settings: Settings,

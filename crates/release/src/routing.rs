@@ -27,7 +27,7 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
         .chain(previewed.iter().copied())
         .map(|version| VersionTargets {
             version: version.clone(),
-            targets: targets.iter().filter(|view| view.version == *version).map(|view| view.target.clone()).collect(),
+            targets: targets.iter().filter(|view| !service.stopped && view.version == *version).map(|view| view.target.clone()).collect(),
         })
         .collect();
     ServiceRouting {

@@ -31,6 +31,10 @@ pub struct Service {
     /// How long versions took from start to healthy, the last time; milliseconds.
     #[serde(default)]
     pub start_ms: BTreeMap<VersionName, u64>,
+    /// Confirmed versions that served before a migration that cannot be undone, and that migration: going back there is for a
+    /// person who forces it.
+    #[serde(default)]
+    pub behind: BTreeMap<VersionName, String>,
 }
 
 /// A release that waits for the running one to end.
@@ -87,6 +91,14 @@ pub enum Refusal {
     },
     /// No other confirmed version to go back to.
     NothingToReturnTo,
+    /// The running release would be taken back to this version, not to the one that was named.
+    FirstBack {
+        to: VersionName,
+    },
+    /// A rollback to this version is being carried out.
+    OnItsWay {
+        to: VersionName,
+    },
     /// The last release did not fail.
     NothingToRetry,
     /// This version was never confirmed.
@@ -117,6 +129,7 @@ impl Service {
             mode: Mode::Serve,
             stopped: false,
             start_ms: BTreeMap::new(),
+            behind: BTreeMap::new(),
         }
     }
 
@@ -203,14 +216,24 @@ impl Service {
     }
 
     /// Takes the running release back and puts another one behind it: traffic first goes to stable, the superseded candidate
-    /// drains and stops, then the other begins.
+    /// drains and stops, then the other begins. A rollback is not taken back: what it left was rejected.
     pub fn supersede(&self, deploy: Deploy, now: Moment) -> Result<Self, Refusal> {
         self.check_reversible(false)?;
         let reason = format!("superseded by {} (release {})", deploy.version, self.next_number);
         let queued = Self { queued: None, ..self.clone() }.queue(deploy)?;
+        if self.rolling_back_to().is_some() {
+            return Ok(queued);
+        }
         let event = Event::TakenBack { outcome: Outcome::Superseded, reason };
         // When it is on its way back already, the other one just waits.
         Ok(queued.apply(&event, now).unwrap_or(queued))
+    }
+
+    /// Where the running release goes back to, as long as it does.
+    fn rolling_back_to(&self) -> Option<&VersionName> {
+        let release = self.running_release().filter(|release| release.kind == Kind::Rollback)?;
+        let goes = !matches!(release.state, State::Returning { .. } | State::Retiring { .. });
+        goes.then_some(&release.candidate)
     }
 
     /// What was queued, when nothing runs any more. The queued release is dropped when its version serves already.
@@ -223,13 +246,9 @@ impl Service {
         Some(next.begin_deploy(queued.number, queued.deploy.clone(), now))
     }
 
-    /// Whether traffic may go back from the running, or else the last, release.
+    /// Whether traffic may go back from the running release.
     pub fn check_reversible(&self, forced: bool) -> Result<(), Refusal> {
-        let concerned = self.release.as_ref().filter(|release| match release.state {
-            State::Ended { .. } => Some(&release.candidate) == self.active.as_ref(),
-            _ => true,
-        });
-        match concerned.and_then(|release| release.irreversible.as_ref()) {
+        match self.running_release().and_then(|release| release.irreversible.as_ref()) {
             Some(gate) if !forced => Err(Refusal::Irreversible { gate: gate.clone() }),
             _ => Ok(()),
         }
@@ -237,14 +256,20 @@ impl Service {
 
     /// What `rollback` would do; pure, so that `status` can say it beforehand.
     pub fn plan_rollback(&self, to: Option<&VersionName>, forced: bool) -> Result<Rollback, Refusal> {
+        // Asked twice, it would return to what was just rejected.
+        if let Some(to) = self.rolling_back_to() {
+            return Err(Refusal::OnItsWay { to: to.clone() });
+        }
         if let Some(release) = self.running_release() {
             self.check_reversible(forced)?;
-            return Ok(Rollback::TakeBack { to: release.stable.clone() });
+            return match (&release.stable, to) {
+                (Some(stable), Some(to)) if stable != to => Err(Refusal::FirstBack { to: stable.clone() }),
+                (stable, _) => Ok(Rollback::TakeBack { to: stable.clone() }),
+            };
         }
         if self.stopped {
             return Err(Refusal::Stopped);
         }
-        self.check_reversible(forced)?;
         let to = match to {
             Some(version) if !self.confirmed.contains(version) => {
                 return Err(Refusal::NeverConfirmed { version: version.clone() });
@@ -255,6 +280,9 @@ impl Service {
             Some(version) => version,
             None => self.previous().ok_or(Refusal::NothingToReturnTo)?,
         };
+        if let Some(gate) = self.behind.get(to).filter(|_| !forced) {
+            return Err(Refusal::Irreversible { gate: gate.clone() });
+        }
         let hot = self.standby.as_ref().is_some_and(|standby| &standby.version == to);
         Ok(Rollback::Begin { to: to.clone(), hot })
     }
@@ -275,6 +303,7 @@ impl Service {
             service: self.name.clone(),
             kind,
             candidate: deploy.version,
+            addresses: deploy.addresses,
             stable: self.active.clone(),
             settings: deploy.settings,
             state,
@@ -312,8 +341,16 @@ impl Service {
         let confirmed = &self.confirmed;
         self.rejected.retain(|version| confirmed.contains(version));
         if ending.outcome != Outcome::Promoted {
-            self.rejected.insert(release.candidate.clone());
+            // A rollback that a person ended says nothing against where it led.
+            if release.kind == Kind::Deploy || ending.outcome == Outcome::Failed {
+                self.rejected.insert(release.candidate.clone());
+            }
             return;
+        }
+        self.rejected.remove(&release.candidate);
+        self.behind.remove(&release.candidate);
+        if let Some(gate) = &release.irreversible {
+            self.behind.extend(self.confirmed.iter().filter(|it| **it != release.candidate).map(|it| (it.clone(), gate.clone())));
         }
         if release.kind == Kind::Rollback {
             self.rejected.extend(release.stable.clone());
@@ -324,6 +361,7 @@ impl Service {
             self.confirmed.remove(0);
         }
         self.start_ms.retain(|version, _| self.confirmed.contains(version));
+        self.behind.retain(|version, _| self.confirmed.contains(version));
         self.active = Some(release.candidate);
         self.standby = match release.stable {
             Some(version) if release.settings.standby_ms > 0 => Some(Standby { version, until: now + release.settings.standby_ms }),

@@ -72,6 +72,43 @@ fn a_release_walks_from_start_to_promoted() {
 }
 
 #[test]
+fn a_rollback_that_is_asked_for_twice_goes_on() {
+    let promoted = [Event::TargetsBecameHealthy, Event::SnapshotAcknowledged, drained()];
+    let two = drive(&serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 0)), 1).expect("idle"), &promoted);
+    let back = two.roll_back(deploy("v1", settings(0, Promotion::Auto, 0)), true, 2);
+    let draining = drive(&back, &[Event::SnapshotAcknowledged]);
+    for going in [&back, &draining] {
+        assert_eq!(going.plan_rollback(None, false), Err(Refusal::OnItsWay { to: version("v1") }));
+        let superseded = going.supersede(deploy("v3", settings(0, Promotion::Auto, 0)), 3).expect("it waits");
+        assert_eq!(superseded.serving(), Some(&version("v1")), "v2 was rejected");
+    }
+    let ended = drive(&draining, &[drained()]);
+    assert_eq!((ended.active.as_ref(), ended.rejected.contains(&version("v2"))), (Some(&version("v1")), true));
+    // Chosen by name, and promoted: rejected no more.
+    let forward = ended.roll_back(deploy("v2", settings(0, Promotion::Auto, 0)), true, 4);
+    let forward = drive(&forward, &[Event::SnapshotAcknowledged, drained()]);
+    assert!(!forward.rejected.contains(&version("v2")) && forward.rejected.contains(&version("v1")));
+}
+
+#[test]
+fn an_irreversible_migration_stands_between_versions_for_good() {
+    let promoted = [Event::TargetsBecameHealthy, Event::SnapshotAcknowledged, drained()];
+    let mut two = serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 0)), 1).expect("idle");
+    two.release.as_mut().expect("begun").irreversible = Some("db".into());
+    let two = drive(&two, &promoted);
+    let refused = Err(Refusal::Irreversible { gate: "db".into() });
+    assert_eq!(two.plan_rollback(None, false), refused);
+    // Also when another release has failed, or was promoted, since.
+    let failing = two.deploy(deploy("v3", settings(0, Promotion::Auto, 0)), 2).expect("idle");
+    let failed = drive(&failing, &[Event::StartFailed { reason: "it".into() }, drained()]);
+    assert_eq!(failed.plan_rollback(None, false), refused);
+    let four = drive(&failed.deploy(deploy("v4", settings(0, Promotion::Auto, 0)), 3).expect("idle"), &promoted);
+    assert_eq!(four.plan_rollback(None, false), Ok(Rollback::Begin { to: version("v2"), hot: true }));
+    assert_eq!(four.plan_rollback(Some(&version("v1")), false), refused);
+    assert_eq!(four.plan_rollback(Some(&version("v1")), true), Ok(Rollback::Begin { to: version("v1"), hot: false }));
+}
+
+#[test]
 fn a_second_rollback_never_returns_to_the_rejected_version() {
     let promoted = [Event::TargetsBecameHealthy, Event::SnapshotAcknowledged, drained()];
     let two = drive(&serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 0)), 1).expect("idle"), &promoted);

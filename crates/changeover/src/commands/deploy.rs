@@ -20,13 +20,18 @@ pub(crate) fn run(place: &Place, deploy: &Deploy) -> anyhow::Result<Exit> {
     let path = format!("/v1/services/{}/deploy", deploy.service);
     let answer = client.post(&path, &body)?;
     let Some(number) = answer["release"].as_u64() else { return Ok(Exit::Done) };
-    follow(&client, &deploy.service, number)
+    follow(&client, &deploy.service, number, since(&answer))
 }
 
-/// Shows the release's events until it ends.
-pub(crate) fn follow(client: &Client, service: &str, number: u64) -> anyhow::Result<Exit> {
+/// The newest event before what was asked.
+pub(crate) fn since(answer: &Value) -> u64 {
+    answer["since"].as_u64().unwrap_or_default()
+}
+
+/// Shows the release's events after `since` until it ends.
+pub(crate) fn follow(client: &Client, service: &str, number: u64, since: u64) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let (mut since, mut ending, mut first) = (0, None, false);
+    let (mut since, mut ending, mut first) = (since, None, false);
     let mut lost_since: Option<Instant> = None;
     while ending.is_none() {
         let seen = client.events(&format!("&follow=true&service={service}"), since, |event| {

@@ -15,13 +15,13 @@ pub(crate) fn verb(place: &Place, service: &str, verb: &str) -> anyhow::Result<E
 pub(crate) fn promote(place: &Place, service: &str) -> anyhow::Result<Exit> {
     let client = Client::new(place)?;
     let answer = client.post(&format!("/v1/services/{service}/promote"), &json!({ "who": who() }))?;
-    super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default())
+    super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default(), super::deploy::since(&answer))
 }
 
 pub(crate) fn retry(place: &Place, service: &str) -> anyhow::Result<Exit> {
     let client = Client::new(place)?;
     let answer = client.post(&format!("/v1/services/{service}/retry"), &json!({ "who": who() }))?;
-    super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default())
+    super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default(), super::deploy::since(&answer))
 }
 
 pub(crate) fn resume(place: &Place) -> anyhow::Result<Exit> {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::{ExitStatus, Handle, ProcessEvent, Processes, Spawn};
@@ -19,6 +20,7 @@ struct Inner {
     channel: Mutex<Arc<WorkerSide>>,
     /// What the next keeper would need.
     held: Mutex<Held>,
+    kept: AtomicBool,
 }
 
 #[derive(Default)]
@@ -39,8 +41,18 @@ impl Link {
         if let Some(identity) = keeper::process_identity(pid) {
             held.boot_id = identity.boot_id;
         }
-        let inner = Inner { state_dir: state_dir.to_path_buf(), channel: Mutex::new(Arc::new(channel)), held: Mutex::new(held) };
+        let inner = Inner {
+            state_dir: state_dir.to_path_buf(),
+            channel: Mutex::new(Arc::new(channel)),
+            held: Mutex::new(held),
+            kept: AtomicBool::new(true),
+        };
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// The state is open and the API answers.
+    pub(crate) fn ready(&self) {
+        let _ = self.send(&ToKeeper::Ready);
     }
 
     /// Reads the keeper's messages on a thread of its own, for as long as the worker lives.
@@ -52,6 +64,7 @@ impl Link {
                 while let Ok(Some((message, sockets))) = channel.recv() {
                     link.received(&engine, message, sockets);
                 }
+                link.0.kept.store(false, Ordering::SeqCst);
                 eprintln!("the keeper is gone; serving on. `changeover up` takes over");
                 link.await_next_keeper(&engine);
             }
@@ -92,6 +105,7 @@ impl Link {
                 let sockets: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
                 let _ = channel.send(&message, &sockets);
                 let lost = std::mem::take(&mut held.spawning);
+                self.0.kept.store(true, Ordering::SeqCst);
                 *self.0.channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(channel);
                 drop(held);
                 for id in lost.iter().filter_map(|id| TargetId::new(id).ok()) {
@@ -212,6 +226,10 @@ impl Processes for Link {
 
     fn listens(&self, process: &engine::Process, port: u16) -> Option<bool> {
         keeper::port_belongs_to_session(port, process.pid)
+    }
+
+    fn is_kept(&self) -> bool {
+        self.0.kept.load(Ordering::SeqCst)
     }
 
     fn leave(&self, keep_versions: bool) -> Result<(), String> {

@@ -23,6 +23,7 @@ pub(crate) fn run(state_dir: &Path) -> ExitCode {
     let mut channel = Some(WorkerSide::from_env().expect("a channel"));
     let hello = ToKeeper::Hello { protocol: PROTOCOL, pid: own_pid };
     channel.as_ref().expect("it is there").send(&hello, &[]).expect("hello");
+    channel.as_ref().expect("it is there").send(&ToKeeper::Ready, &[]).expect("ready");
     let mut listeners: BTreeMap<SocketAddr, TcpListener> = BTreeMap::new();
     let mut survivors: Vec<Survivor> = Vec::new();
     loop {
