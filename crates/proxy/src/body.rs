@@ -35,6 +35,7 @@ impl RequestBody {
     }
 
     pub(crate) fn goes_over(&mut self, line: &Rc<Line>) {
+        line.goes_over();
         line.enter(if self.incoming.is_some() { Phase::Sending } else { Phase::Waiting });
         self.line = Some(line.clone());
     }
@@ -57,7 +58,11 @@ impl Body for RequestBody {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        match ready!(Pin::new(incoming).poll_frame(cx)) {
+        let polled = Pin::new(incoming).poll_frame(cx);
+        if let (Poll::Pending, Some(line)) = (&polled, &self.line) {
+            line.waits_for_sender();
+        }
+        match ready!(polled) {
             Some(Ok(frame)) => {
                 if let Some(line) = &self.line {
                     line.moved();
@@ -114,12 +119,26 @@ pub(crate) struct Flow {
     sender: Option<Sender>,
     ticket: Ticket,
     ended: bool,
+    /// An HTTP/1.0 client tells the end of an answer by the end of the connection.
+    ends_with_connection: bool,
 }
 
 impl Flow {
-    pub(crate) fn new(incoming: Incoming, lane: Rc<Lane>, sender: Sender, ticket: Ticket) -> Self {
+    pub(crate) fn new(incoming: Incoming, lane: Rc<Lane>, sender: Sender, mut ticket: Ticket, ends_with_connection: bool) -> Self {
         sender.line.enter(Phase::Answering);
-        Self { incoming, lane, sender: Some(sender), ticket, ended: false }
+        sender.line.waits_for_sender();
+        sender.line.hold(ticket.claim.take());
+        Self { incoming, lane, sender: Some(sender), ticket, ended: false, ends_with_connection }
+    }
+
+    fn break_off(&mut self) {
+        match self.broken() {
+            Some(Broken::ClientStalled) => self.ticket.abandoned(),
+            _ => self.ticket.broke(),
+        }
+        if self.ends_with_connection {
+            self.ticket.client.activity.break_off();
+        }
     }
 
     fn broken(&self) -> Option<Broken> {
@@ -127,7 +146,11 @@ impl Flow {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let (Poll::Pending, Some(sender)) = (&polled, &self.sender) {
+            sender.line.waits_for_sender();
+        }
+        match ready!(polled) {
             Some(Ok(frame)) => {
                 if let Some(sender) = &self.sender {
                     sender.line.moved();
@@ -142,13 +165,13 @@ impl Flow {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                self.ticket.broke();
+                self.break_off();
                 Poll::Ready(Some(Err(error.into())))
             }
             // hyper ends a body cleanly when its connection's task is aborted.
             None => match self.broken() {
                 Some(_) => {
-                    self.ticket.broke();
+                    self.break_off();
                     Poll::Ready(Some(Err("the target's answer was broken off".into())))
                 }
                 None => {
@@ -173,7 +196,9 @@ fn filter_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
 impl Drop for Flow {
     fn drop(&mut self) {
         let complete = self.ended || (self.incoming.is_end_stream() && self.broken().is_none());
-        if let (true, Some(sender)) = (complete, self.sender.take()) {
+        let Some(sender) = self.sender.take() else { return };
+        sender.line.release();
+        if complete {
             self.lane.give_back(sender);
         }
     }

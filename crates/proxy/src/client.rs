@@ -22,6 +22,8 @@ const IDLE_MAX_MS: u64 = 75_000;
 const PARK_AFTER_MS: u64 = 500;
 /// A head that has begun must be complete within this, or a slow client could hold connections for ever.
 const HEAD_MAX_MS: u64 = 30_000;
+/// A client that takes no byte of its answer for so long is given up.
+const WRITE_STALLED_MAX_MS: u64 = 300_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Signal {
@@ -37,6 +39,7 @@ pub(crate) struct Client {
     pub(crate) activity: Arc<Activity>,
     forwarded_for: HeaderValue,
     http2: Cell<bool>,
+    socket: Cell<std::os::fd::RawFd>,
     busy: Cell<u32>,
     /// The last request had no body: nothing of it can still be under way.
     bodiless: Cell<bool>,
@@ -55,6 +58,7 @@ impl Client {
             activity: Activity::new(clock),
             forwarded_for,
             http2: Cell::new(false),
+            socket: Cell::new(-1),
             busy: Cell::new(0),
             bodiless: Cell::new(false),
             park: Cell::new(false),
@@ -65,6 +69,23 @@ impl Client {
 
     pub(crate) fn forwarded_for(&self) -> HeaderValue {
         self.forwarded_for.clone()
+    }
+
+    /// The socket, for as long as `drive` runs on it.
+    pub(crate) fn speaks_over(&self, socket: std::os::fd::RawFd) {
+        self.socket.set(socket);
+    }
+
+    /// Over HTTP/1, the client has closed, or half-closed, its side. hyper does not look while a request runs. HTTP/2 ends the
+    /// request itself.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        if self.is_http2() || self.socket.get() < 0 {
+            return false;
+        }
+        let mut polled = libc::pollfd { fd: self.socket.get(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one descriptor, open while a request of this client runs; it does not wait.
+        let count = unsafe { libc::poll(&mut polled, 1, 0) };
+        count > 0 && polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
     }
 
     pub(crate) fn is_http2(&self) -> bool {
@@ -82,6 +103,10 @@ impl Client {
         Busy(self.clone())
     }
 
+    pub(crate) fn is_killed(&self) -> bool {
+        self.signal.get() == Signal::Kill
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         if self.signal.get() < signal {
             self.signal.set(signal);
@@ -91,6 +116,10 @@ impl Client {
 
     /// `drain`: when a drain began and how long idle connections are still kept.
     pub(crate) fn tick(&self, now_ms: u64, drain: Option<(u64, u64)>) {
+        let stalled_ms = self.activity.write_stalled_ms();
+        if stalled_ms != 0 && now_ms.saturating_sub(stalled_ms) > WRITE_STALLED_MAX_MS {
+            return self.signal(Signal::Kill);
+        }
         if self.busy.get() > 0 {
             return;
         }

@@ -39,6 +39,15 @@ pub(crate) struct Passage {
     attempts: Attempts,
 }
 
+/// A place in the queue of a hold; given back also when the client leaves.
+struct Place(Arc<std::sync::atomic::AtomicU32>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A version was chosen and its target claimed.
 pub(crate) struct Chosen {
     pub(crate) claim: Claim,
@@ -74,7 +83,7 @@ pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Requ
 
 impl Passage {
     async fn run(mut self, mut request: Request<RequestBody>) -> Response<AnswerBody> {
-        let mut hold_until = None;
+        let (mut hold_until, mut place) = (None, None);
         loop {
             let table = self.lane.table();
             let routed = match self.route(&table, &request) {
@@ -91,7 +100,7 @@ impl Passage {
                 Mode::Hold { wait_max_ms, queue_max } => {
                     let wait = Duration::from_millis(*wait_max_ms);
                     let until = *hold_until.get_or_insert_with(|| tokio::time::Instant::now() + wait);
-                    match self.hold(&table, routed, until, *queue_max).await {
+                    match self.hold(&table, routed, until, *queue_max, &mut place).await {
                         Ok(()) => continue,
                         Err(reason) => return self.made(reason),
                     }
@@ -109,21 +118,28 @@ impl Passage {
         table.route(&self.client.listener, &self.head.host, request.uri().path(), wanted)
     }
 
-    /// Waits for the next table. The place in the queue is given back even if the client leaves.
-    async fn hold(&self, table: &Table, routed: Routed, until: tokio::time::Instant, queue_max: u32) -> Result<(), Reason> {
-        struct Place<'a>(&'a std::sync::atomic::AtomicU32);
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Waits for the next table, in the place that was taken at the first wait.
+    async fn hold(
+        &self,
+        table: &Table,
+        routed: Routed,
+        until: tokio::time::Instant,
+        queue_max: u32,
+        place: &mut Option<Place>,
+    ) -> Result<(), Reason> {
+        let held = &table.services[routed.service].held;
+        if !place.as_ref().is_some_and(|place| Arc::ptr_eq(&place.0, held)) {
+            let before = held.fetch_add(1, Ordering::Relaxed);
+            *place = Some(Place(held.clone()));
+            if before >= queue_max {
+                return Err(Reason::HoldFull);
             }
         }
-        let held = &table.services[routed.service].held;
-        let before = held.fetch_add(1, Ordering::Relaxed);
-        let _place = Place(held);
-        if before >= queue_max {
-            return Err(Reason::HoldFull);
-        }
         let changed = tokio::time::timeout_at(until, self.lane.changed()).await;
+        if self.client.has_hung_up() {
+            // Whoever gave up has most likely asked again: sent now, it would arrive twice.
+            return Err(Reason::ClientLeft);
+        }
         changed.map_err(|_| Reason::HoldTimeout)
     }
 
@@ -144,8 +160,11 @@ impl Passage {
             Some(sender) => (sender, true),
             None => match self.lane.lines.connect(number, target.address).await {
                 Ok(sender) => (sender, false),
-                Err(_) => {
-                    target.live.failed();
+                Err(error) => {
+                    // A lack of ours says nothing about the target.
+                    if !is_ours(&error) {
+                        target.live.failed();
+                    }
                     self.attempts.connect_failed(number);
                     self.attempts.failed_on(chosen.counts, target.live.clone());
                     return Attempt::Again(request);
@@ -192,37 +211,42 @@ impl Passage {
         }
         let spare = if reused { self.attempts.spare(&request) } else { None };
         request.body_mut().goes_over(&sender.line);
+        // Made before: a client that leaves meanwhile ends this future, and its request is counted all the same.
+        let ticket = self.ticket(chosen, Reason::ClientLeft.status().as_u16());
         match sender.send.try_send_request(request).await {
             Ok(response) => {
-                chosen.claim.target().succeeded();
-                Attempt::Answered(respond::respond(self, chosen, sender, response))
+                ticket.target.succeeded();
+                Attempt::Answered(respond::respond(self, ticket, sender, response))
             }
-            Err(mut error) => self.unanswered(chosen, sender, error.take_message(), spare),
+            Err(mut error) => self.unanswered(ticket, &sender, error.take_message(), spare),
         }
     }
 
-    fn unanswered(&mut self, chosen: Chosen, sender: Sender, unsent: Option<Request<RequestBody>>, spare: Option<Spare>) -> Attempt {
+    fn unanswered(&mut self, mut ticket: Ticket, sender: &Sender, unsent: Option<Request<RequestBody>>, spare: Option<Spare>) -> Attempt {
         let reason = match sender.line.broken() {
-            Some(Broken::ResponseTimeout | Broken::AnswerStalled) => Reason::ResponseTimeout,
+            Some(Broken::ResponseTimeout | Broken::AnswerStalled | Broken::TargetStalled) => Reason::ResponseTimeout,
             Some(Broken::RequestStalled) => Reason::RequestStalled,
             Some(Broken::ClientBody) => Reason::BadRequest,
             Some(Broken::Cut) => Reason::Cut,
-            None => Reason::TargetReset,
+            Some(Broken::ClientStalled) | None => Reason::TargetReset,
         };
+        // What has begun to be answered was received: it is not sent again.
+        let spare = spare.filter(|_| !sender.line.was_answered());
         let again = match reason {
             Reason::TargetReset | Reason::Cut => unsent.or_else(|| self.attempts.use_spare(spare)),
             _ => None,
         };
         if let Some(request) = again {
-            self.attempts.sent_in_vain(chosen.claim.target().number);
-            self.attempts.failed_on(chosen.counts, chosen.claim.target().clone());
+            self.attempts.sent_in_vain(ticket.target.number);
+            self.attempts.failed_on(ticket.counts.clone(), ticket.target.clone());
+            (self.words, self.busy) = ticket.goes_on();
             return Attempt::Again(request);
         }
         let fault_of_target = matches!(reason, Reason::TargetReset | Reason::ResponseTimeout);
         if fault_of_target {
-            chosen.claim.target().failed();
+            ticket.target.failed();
         }
-        let mut ticket = self.ticket(chosen, reason.status().as_u16());
+        ticket.status = reason.status().as_u16();
         ticket.bad = fault_of_target || reason == Reason::Cut;
         ticket.reason = Some(reason);
         self.lane.count_made(reason);
@@ -241,19 +265,21 @@ impl Passage {
         answer::made(reason)
     }
 
-    pub(crate) fn ticket(&mut self, chosen: Chosen, status: u16) -> Ticket {
+    fn ticket(&mut self, chosen: Chosen, status: u16) -> Ticket {
         Ticket {
             lane: self.lane.clone(),
             client: self.client.clone(),
+            target: chosen.claim.target().clone(),
             claim: Some(chosen.claim),
             counts: chosen.counts,
             started: self.started,
             status,
             bytes: 0,
-            bad: status >= 500,
-            reason: None,
+            bad: false,
+            reason: Some(Reason::ClientLeft),
             words: self.words.take(),
-            _busy: self.busy.take(),
+            busy: self.busy.take(),
+            counts_once: true,
         }
     }
 
@@ -265,6 +291,11 @@ impl Passage {
         self.note(reason);
         answer::made(reason)
     }
+}
+
+/// No descriptor, no port or no memory left on this machine.
+fn is_ours(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM))
 }
 
 enum Attempt {

@@ -30,6 +30,7 @@ pub(crate) struct Head {
     pub(crate) upgrade: Option<HeaderValue>,
     /// `TE: trailers`.
     pub(crate) trailers: bool,
+    pub(crate) is_http10: bool,
 }
 
 /// Checks a client's request and makes it fit to be sent to a target.
@@ -39,10 +40,13 @@ pub(crate) fn admit(request: &mut Request<Incoming>, client: &Client) -> Result<
     }
     let has_body = !request.body().is_end_stream();
     let old = request.version() < Version::HTTP_11;
-    let host = settle_host(request)?;
+    let (host, method) = (settle_host(request)?, request.method().clone());
     let headers = request.headers_mut();
     check_framing(headers, has_body)?;
     check_expectation(headers)?;
+    if method == Method::OPTIONS {
+        count_down_forwards(headers)?;
+    }
     let upgrade = wanted_upgrade(headers);
     if upgrade.is_some() && has_body {
         return Err(Reason::BadRequest);
@@ -66,7 +70,7 @@ pub(crate) fn admit(request: &mut Request<Incoming>, client: &Client) -> Result<
     name_forwarder(headers, client);
     count_hops(headers)?;
     *request.version_mut() = Version::HTTP_11;
-    Ok(Head { host, upgrade, trailers })
+    Ok(Head { host, upgrade, trailers, is_http10: old })
 }
 
 /// One authority, from the URI if it has one, as the `Host` field; the URI in origin form.
@@ -145,6 +149,17 @@ fn check_expectation(headers: &mut HeaderMap) -> Result<(), Reason> {
     // hyper sends the 100 when the body is first read, and that is after a line to a target exists.
     let known = expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if known { Ok(()) } else { Err(Reason::ExpectationFailed) }
+}
+
+/// RFC 9110 §7.6.2.
+fn count_down_forwards(headers: &mut HeaderMap) -> Result<(), Reason> {
+    let Some(left) = headers.get(header::MAX_FORWARDS) else {
+        return Ok(());
+    };
+    let left: u32 = left.to_str().ok().and_then(|left| left.trim().parse().ok()).ok_or(Reason::BadRequest)?;
+    let left = left.checked_sub(1).ok_or(Reason::LastHop)?;
+    headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+    Ok(())
 }
 
 fn has_token(value: &HeaderValue, token: &str) -> bool {

@@ -24,14 +24,22 @@ pub(crate) struct Activity {
     last_ms: AtomicU64,
     /// When a head began to arrive that is not complete; 0 when none is.
     head_ms: AtomicU64,
-    /// The socket took no more when it was last written to.
-    write_stalled: AtomicBool,
+    /// Since when the socket takes no more; 0 when it does.
+    write_stalled_ms: AtomicU64,
+    /// The answer broke off, and only a reset says so to this client.
+    broken_off: AtomicBool,
 }
 
 impl Activity {
     pub(crate) fn new(clock: CoarseClock) -> Arc<Self> {
         let last_ms = AtomicU64::new(clock.now_ms());
-        Arc::new(Self { clock, last_ms, head_ms: AtomicU64::new(0), write_stalled: AtomicBool::new(false) })
+        Arc::new(Self {
+            clock,
+            last_ms,
+            head_ms: AtomicU64::new(0),
+            write_stalled_ms: AtomicU64::new(0),
+            broken_off: AtomicBool::new(false),
+        })
     }
 
     fn bytes_came(&self) {
@@ -48,8 +56,20 @@ impl Activity {
         self.head_ms.store(0, Ordering::Relaxed);
     }
 
+    pub(crate) fn write_stalled_ms(&self) -> u64 {
+        self.write_stalled_ms.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_write_stalled(&self) -> bool {
-        self.write_stalled.load(Ordering::Relaxed)
+        self.write_stalled_ms() != 0
+    }
+
+    pub(crate) fn break_off(&self) {
+        self.broken_off.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_broken_off(&self) -> bool {
+        self.broken_off.load(Ordering::Relaxed)
     }
 
     pub(crate) fn last_ms(&self) -> u64 {
@@ -64,21 +84,31 @@ impl Activity {
 pub(crate) struct Io {
     stream: TcpStream,
     early: Bytes,
-    activity: Option<Arc<Activity>>,
+    side: Side,
+}
+
+/// What is noted of the other end.
+enum Side {
+    Client(Arc<Activity>),
+    /// Set when bytes come.
+    Target(Arc<AtomicBool>),
 }
 
 impl Io {
-    pub(crate) fn to_target(stream: TcpStream) -> Self {
-        Self { stream, early: Bytes::new(), activity: None }
+    pub(crate) fn to_target(stream: TcpStream, answered: Arc<AtomicBool>) -> Self {
+        Self { stream, early: Bytes::new(), side: Side::Target(answered) }
     }
 
     pub(crate) fn from_client(stream: TcpStream, early: Bytes, activity: Arc<Activity>) -> Self {
-        Self { stream, early, activity: Some(activity) }
+        Self { stream, early, side: Side::Client(activity) }
     }
 
     fn note_write(&self, stalled: bool) {
-        if let Some(activity) = &self.activity {
-            activity.write_stalled.store(stalled, Ordering::Relaxed);
+        let Side::Client(activity) = &self.side else { return };
+        match (stalled, activity.is_write_stalled()) {
+            (true, false) => activity.write_stalled_ms.store(activity.clock.now_ms().max(1), Ordering::Relaxed),
+            (false, true) => activity.write_stalled_ms.store(0, Ordering::Relaxed),
+            _ => {}
         }
     }
 
@@ -122,8 +152,9 @@ impl Read for Io {
         if length > 0 {
             // SAFETY: `poll_read` filled, and so initialised, this many bytes at the start of the space.
             unsafe { buffer.advance(length) };
-            if let Some(activity) = &this.activity {
-                activity.bytes_came();
+            match &this.side {
+                Side::Client(activity) => activity.bytes_came(),
+                Side::Target(answered) => answered.store(true, Ordering::Relaxed),
             }
         }
         poll

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -17,6 +19,7 @@ use tokio::task::AbortHandle;
 use crate::body::RequestBody;
 use crate::clock::CoarseClock;
 use crate::io::Io;
+use crate::live::Claim;
 
 /// Shorter than the keep-alive of common servers (5 s and more), so that the target rarely closes first.
 const IDLE_MAX_MS: u64 = 4_000;
@@ -43,6 +46,10 @@ pub(crate) enum Broken {
     RequestStalled,
     ResponseTimeout,
     AnswerStalled,
+    /// The target takes no more of the request's body.
+    TargetStalled,
+    /// The client takes no more of the answer.
+    ClientStalled,
     Cut,
     /// The client's own body was malformed or ended early.
     ClientBody,
@@ -57,12 +64,39 @@ pub(crate) struct Line {
     header_timeout_ms: Cell<u64>,
     idle_timeout_ms: Cell<u64>,
     broken: Cell<Option<Broken>>,
+    /// The body that is on its way waits for whoever sends it; else for whoever takes it.
+    waits_for_sender: Cell<bool>,
+    /// Bytes of an answer came since the request went over.
+    answered: Arc<AtomicBool>,
+    /// Of the answer that is on its way: given up with the line, also when nobody polls the answer any more.
+    claim: RefCell<Option<Claim>>,
     task: RefCell<Option<AbortHandle>>,
 }
 
 impl Line {
     pub(crate) fn moved(&self) {
+        self.waits_for_sender.set(false);
         self.last_ms.set(self.clock.now_ms());
+    }
+
+    pub(crate) fn waits_for_sender(&self) {
+        self.waits_for_sender.set(true);
+    }
+
+    pub(crate) fn goes_over(&self) {
+        self.answered.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hold(&self, claim: Option<Claim>) {
+        *self.claim.borrow_mut() = claim;
+    }
+
+    pub(crate) fn release(&self) {
+        drop(self.claim.take());
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -91,6 +125,7 @@ impl Line {
 
     fn break_off(&self, why: Broken) {
         self.mark(why);
+        self.release();
         if let Some(task) = self.task.borrow().as_ref() {
             task.abort();
         }
@@ -99,9 +134,11 @@ impl Line {
     fn overdue(&self, now_ms: u64) -> Option<Broken> {
         let (limit, why) = match self.phase.get() {
             Phase::Idle | Phase::Tunnel => return None,
-            Phase::Sending => (self.idle_timeout_ms.get(), Broken::RequestStalled),
+            Phase::Sending if self.waits_for_sender.get() => (self.idle_timeout_ms.get(), Broken::RequestStalled),
+            Phase::Sending => (self.idle_timeout_ms.get(), Broken::TargetStalled),
             Phase::Waiting => (self.header_timeout_ms.get(), Broken::ResponseTimeout),
-            Phase::Answering => (self.idle_timeout_ms.get(), Broken::AnswerStalled),
+            Phase::Answering if self.waits_for_sender.get() => (self.idle_timeout_ms.get(), Broken::AnswerStalled),
+            Phase::Answering => (self.idle_timeout_ms.get(), Broken::ClientStalled),
         };
         (now_ms.saturating_sub(self.last_ms.get()) > limit).then_some(why)
     }
@@ -155,8 +192,9 @@ impl Lines {
         stream.set_nodelay(true)?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
-        let (send, connection) = builder.handshake(Io::to_target(stream)).await.map_err(io::Error::other)?;
-        let line = self.register(target);
+        let answered = Arc::new(AtomicBool::new(false));
+        let (send, connection) = builder.handshake(Io::to_target(stream, answered.clone())).await.map_err(io::Error::other)?;
+        let line = self.register(target, answered);
         let number = self.next.get();
         let removal = Removal { lines: self.clone(), number };
         let task = tokio::task::spawn_local(async move {
@@ -167,7 +205,7 @@ impl Lines {
         Ok(Sender { send, line })
     }
 
-    fn register(&self, target: u64) -> Rc<Line> {
+    fn register(&self, target: u64, answered: Arc<AtomicBool>) -> Rc<Line> {
         let line = Rc::new(Line {
             target,
             clock: self.clock.clone(),
@@ -176,6 +214,9 @@ impl Lines {
             header_timeout_ms: Cell::new(u64::MAX),
             idle_timeout_ms: Cell::new(u64::MAX),
             broken: Cell::new(None),
+            waits_for_sender: Cell::new(false),
+            answered,
+            claim: RefCell::new(None),
             task: RefCell::new(None),
         });
         self.next.set(self.next.get() + 1);

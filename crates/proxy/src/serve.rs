@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use model::ListenerName;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::{Client, End};
@@ -27,6 +29,9 @@ const STREAMS_MAX: u32 = 200;
 const HTTP2_HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// After an accept error (out of descriptors, mostly) the next try waits, or the thread would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// What a client still sends after its answer is read and thrown away, so long and so much.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// A connection moves to another lane only for a difference worth the way.
 const LOAD_DIFFERENCE: usize = 1;
 
@@ -107,6 +112,7 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
     let Ok(Some((is_http2, early))) = first else {
         return;
     };
+    client.speaks_over(stream.as_raw_fd());
     let service = {
         let (lane, client) = (lane.clone(), client.clone());
         service_fn(move |request| {
@@ -137,6 +143,14 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
         let connection = builder.serve_connection(io, service.clone()).with_upgrades();
         let mut connection = Box::new(connection);
         if client.drive(Pin::new(&mut *connection)).await == End::Over {
+            let Some(parts) = connection.into_parts() else { return };
+            let (stream, _) = parts.io.into_parts();
+            if activity.is_broken_off() {
+                // A clean end would tell an HTTP/1.0 client that its answer is whole (RFC 9112 §8).
+                let _ = stream.set_zero_linger();
+            } else if !client.is_killed() {
+                linger(stream).await;
+            }
             return;
         }
         // Parked: only the socket is kept until the client speaks.
@@ -159,6 +173,20 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
             }
         }
     }
+}
+
+/// Closing with bytes unread would reset the connection, and the client might never see its answer (RFC 9112 §9.6).
+async fn linger(mut stream: TcpStream) {
+    let discard = async {
+        let (mut chunk, mut left) = ([0; 4096], LINGER_BYTES_MAX);
+        while let Ok(read @ 1..) = stream.read(&mut chunk).await {
+            left = left.saturating_sub(read);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_MAX, discard).await;
 }
 
 /// Streams of HTTP/2 run on the lane of their connection.

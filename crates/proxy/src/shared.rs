@@ -73,6 +73,9 @@ impl Shared {
     }
 }
 
+/// Beyond this the counts of versions that are gone leave the metrics: about 25 lines and 9 kB each.
+const GONE_MAX: usize = 64;
+
 #[derive(Default)]
 pub(crate) struct Registry {
     threads: usize,
@@ -97,8 +100,11 @@ impl Registry {
         all
     }
 
-    /// Forgets targets that no table and no request knows any more.
+    /// Forgets targets that no table and no request knows any more, and counts of versions that are gone, once they are many.
     pub(crate) fn forget_gone(&mut self) {
+        if self.counts.len() > GONE_MAX {
+            self.counts.retain(|_, counts| Arc::strong_count(counts) > 1);
+        }
         self.targets.retain(|_, live| Arc::strong_count(live) > 1);
     }
 }

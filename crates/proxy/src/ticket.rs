@@ -12,7 +12,7 @@ use telemetry::LogRecord;
 use crate::client::{Busy, Client};
 use crate::counts::VersionCounts;
 use crate::lane::Lane;
-use crate::live::Claim;
+use crate::live::{Claim, TargetLive};
 use crate::reason::Reason;
 
 /// The request's own words, kept only when a log wants them.
@@ -26,6 +26,7 @@ pub(crate) struct Words {
 pub(crate) struct Ticket {
     pub(crate) lane: Rc<Lane>,
     pub(crate) client: Rc<Client>,
+    pub(crate) target: Arc<TargetLive>,
     pub(crate) claim: Option<Claim>,
     pub(crate) counts: Arc<VersionCounts>,
     pub(crate) started: Instant,
@@ -34,23 +35,38 @@ pub(crate) struct Ticket {
     pub(crate) bad: bool,
     pub(crate) reason: Option<Reason>,
     pub(crate) words: Option<Box<Words>>,
-    pub(crate) _busy: Option<Busy>,
+    pub(crate) busy: Option<Busy>,
+    /// False when the request goes on elsewhere.
+    pub(crate) counts_once: bool,
 }
 
 impl Ticket {
+    /// The request goes on elsewhere: it is counted there.
+    pub(crate) fn goes_on(mut self) -> (Option<Box<Words>>, Option<Busy>) {
+        self.counts_once = false;
+        (self.words.take(), self.busy.take())
+    }
+
     /// The answer began but did not end.
     pub(crate) fn broke(&mut self) {
         self.bad = true;
         self.reason = Some(Reason::TargetReset);
     }
+
+    /// The client left, or stopped taking its answer: no fault of the version's.
+    pub(crate) fn abandoned(&mut self) {
+        self.reason = Some(Reason::ClientLeft);
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if !self.counts_once {
+            return;
+        }
         let duration = self.started.elapsed();
         self.counts.record(self.lane.index, self.status, self.bad, duration.as_micros() as u64);
         if let Some(words) = &self.words {
-            let target = self.claim.as_ref().map(Claim::target);
             self.lane.log(&LogRecord {
                 client: self.client.peer.ip(),
                 method: words.method.as_str(),
@@ -60,9 +76,9 @@ impl Drop for Ticket {
                 status: self.status,
                 bytes: self.bytes,
                 duration,
-                service: target.map_or("", |target| target.service.as_str()),
-                version: target.map_or("", |target| target.version.as_str()),
-                target: target.map_or("", |target| target.id.as_str()),
+                service: self.target.service.as_str(),
+                version: self.target.version.as_str(),
+                target: self.target.id.as_str(),
                 reason: self.reason.map_or("", Reason::name),
             });
         }

@@ -132,6 +132,52 @@ fn announced_trailers_of_a_request_pass_and_none_that_frames_routes_or_authentic
 }
 
 #[test]
+fn heads_that_are_too_large_are_refused() {
+    let many: String = (0..150).map(|number| format!("X-{number}: 1\r\n")).collect();
+    check("150 fields", &format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), (431, ""));
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(200_000));
+    let target = Target::saying("ok");
+    let house = House::serving(&target);
+    let mut client = house.client();
+    client.try_send(&long);
+    assert_eq!(status(&client.rest()), 431);
+    assert_eq!(target.text(), "");
+}
+
+#[test]
+fn forwards_are_counted_down() {
+    let text = seen("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n");
+    assert!(text.starts_with("OPTIONS * ") && text.contains("max-forwards: 2\r\n"), "{text}");
+    check("the last hop", "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", (403, "last_hop"));
+    check("no number", "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: many\r\n\r\n", (400, "bad_request"));
+}
+
+#[test]
+fn paths_are_forwarded_as_they_came() {
+    let text = seen("GET /a/../b//c%2fd\\e?q=%00 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(text.starts_with("GET /a/../b//c%2fd\\e?q=%00 HTTP/1.1\r\n"), "{text}");
+}
+
+#[test]
+fn an_early_error_comes_without_100_continue() {
+    let target = Target::saying("ok");
+    let house = House::new(1);
+    let mut routed = common::routing(&[("v1", 10_000)], &[("v1", &[target.address])]);
+    routed.mode = model::Mode::Maintenance { page: "later".to_owned() };
+    house.install(routed);
+    let mut client = house.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(status(&client.read_until("\r\n\r\n")), 503, "no 100 before it");
+    // And with a target that takes it, the 100 comes first.
+    house.install(common::routing(&[("v1", 10_000)], &[("v1", &[target.address])]));
+    let mut client = house.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(status(&client.read_until("\r\n\r\n")), 100);
+    client.send("hi");
+    assert_eq!(status(&client.answer()), 200);
+}
+
+#[test]
 fn http_1_0_without_host_is_served() {
     assert!(seen("GET / HTTP/1.0\r\n\r\n").contains("host: 127.0.0.1:"));
 }

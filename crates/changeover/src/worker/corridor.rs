@@ -120,8 +120,9 @@ impl DataPlane for Corridor {
                 _ = corridor.proxy.drain(IDLE_GRACE, DRAIN_MAX) => {}
                 () = async { refuse_later.await; std::future::pending().await } => {}
             }
-            // Those that came in between.
+            // Those that came in between: no lane accepts any more when it has answered.
             corridor.unlisten_all();
+            let _ = corridor.proxy.acknowledge().await;
             corridor.proxy.drain(IDLE_GRACE, DRAIN_MAX).await;
         })
     }
