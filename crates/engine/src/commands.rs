@@ -59,7 +59,9 @@ impl Caretaker {
     }
 
     async fn deploy(&mut self, wanted: WantedDeploy) -> Result<Value, Rejected> {
-        let WantedDeploy { service: name, version, addresses, message, who, when_running } = wanted;
+        let WantedDeploy { service: name, version, mut addresses, message, who, when_running } = wanted;
+        addresses.sort();
+        addresses.dedup();
         let name = &name;
         let desired = self.deployable(name)?;
         let is_static = matches!(desired.run.runtime, Runtime::Static);

@@ -246,10 +246,7 @@ impl Caretaker {
         for (id, _) in known.iter().filter(|(_, address)| !addresses.contains(address)) {
             self.forget_target(id).await;
         }
-        let mut new: Vec<&SocketAddr> = addresses.iter().filter(|address| !known.iter().any(|(_, known)| known == *address)).collect();
-        new.sort();
-        new.dedup();
-        for address in new {
+        for address in addresses.iter().filter(|address| !known.iter().any(|(_, known)| known == *address)) {
             let id = TargetId::new(&uuid::Uuid::now_v7().to_string()).expect("a uuid is a valid id");
             let (service, version, stop) = (name.clone(), version.clone(), self.stop_of(name));
             let kept = Kept {
