@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use crate::head;
 use crate::lane::Lane;
 use crate::line::{Broken, Line, Phase, Sender};
+use crate::reason::Reason;
 use crate::ticket::Ticket;
 
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -134,7 +135,9 @@ impl Flow {
     fn break_off(&mut self) {
         match self.broken() {
             Some(Broken::ClientStalled) => self.ticket.abandoned(),
-            _ => self.ticket.broke(),
+            Some(Broken::Cut) => self.ticket.broke(Reason::Cut),
+            Some(Broken::AnswerStalled) => self.ticket.broke(Reason::AnswerStalled),
+            _ => self.ticket.broke(Reason::TargetReset),
         }
         if self.ends_with_connection {
             self.ticket.client.activity.break_off();

@@ -25,6 +25,9 @@ const HEAD_MAX_MS: u64 = 30_000;
 /// A client that takes no byte of its answer for so long is given up.
 const WRITE_STALLED_MAX_MS: u64 = 300_000;
 
+/// An idle connection that was told to end and does not is killed after this.
+const GRACEFUL_MAX_MS: u64 = 30_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Signal {
     None,
@@ -46,6 +49,8 @@ pub(crate) struct Client {
     /// Asked to park.
     park: Cell<bool>,
     signal: Cell<Signal>,
+    /// When it was told to end because it was idle; 0: never.
+    told_ms: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -63,6 +68,7 @@ impl Client {
             bodiless: Cell::new(false),
             park: Cell::new(false),
             signal: Cell::new(Signal::None),
+            told_ms: Cell::new(0),
             waker: RefCell::new(None),
         })
     }
@@ -103,6 +109,10 @@ impl Client {
         Busy(self.clone())
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.get() > 0
+    }
+
     pub(crate) fn is_killed(&self) -> bool {
         self.signal.get() == Signal::Kill
     }
@@ -123,6 +133,10 @@ impl Client {
         if self.busy.get() > 0 {
             return;
         }
+        let told_ms = self.told_ms.get();
+        if told_ms != 0 && now_ms.saturating_sub(told_ms) > GRACEFUL_MAX_MS {
+            return self.signal(Signal::Kill);
+        }
         let head_ms = self.activity.head_ms();
         if head_ms != 0 && !self.is_http2() {
             if now_ms.saturating_sub(head_ms) > HEAD_MAX_MS {
@@ -136,8 +150,11 @@ impl Client {
             None => now_ms.saturating_sub(last_ms) > IDLE_MAX_MS,
         };
         if over {
+            if told_ms == 0 {
+                self.told_ms.set(now_ms.max(1));
+            }
             self.signal(Signal::Graceful);
-        } else if now_ms.saturating_sub(last_ms) >= PARK_AFTER_MS && self.may_park() && drain.is_none() {
+        } else if now_ms.saturating_sub(last_ms) >= PARK_AFTER_MS && !self.park.get() && self.may_park() && drain.is_none() {
             self.park.set(true);
             self.wake();
         }
@@ -158,13 +175,8 @@ impl Client {
     pub(crate) async fn drive<C: Connection>(&self, mut connection: Pin<&mut C>) -> End {
         let mut told = false;
         poll_fn(|cx| {
-            match self.signal.get() {
-                Signal::Kill => return Poll::Ready(End::Over),
-                Signal::Graceful if !told => {
-                    told = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                _ => {}
+            if self.signal.get() == Signal::Kill {
+                return Poll::Ready(End::Over);
             }
             let mut waker = self.waker.borrow_mut();
             if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
@@ -173,6 +185,14 @@ impl Client {
             drop(waker);
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(End::Over);
+            }
+            // Only after it has read what is there: told to end while idle, hyper closes without a look.
+            if self.signal.get() == Signal::Graceful && !told {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+                if connection.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(End::Over);
+                }
             }
             // Asked after the poll: it may just have read something.
             match self.park.take() && self.may_park() && !told {

@@ -39,6 +39,9 @@ pub(crate) struct Passage {
     attempts: Attempts,
 }
 
+/// So often it is seen whether a client on hold is still there.
+const HOLD_LOOK: Duration = Duration::from_secs(1);
+
 /// A place in the queue of a hold; given back also when the client leaves.
 struct Place(Arc<std::sync::atomic::AtomicU32>);
 
@@ -91,7 +94,7 @@ impl Passage {
                 Err(reason) => return self.made(reason),
             };
             match &table.services[routed.service].mode {
-                Mode::Serve => {}
+                Mode::Serve => place = None,
                 Mode::Maintenance { .. } => {
                     let page = table.services[routed.service].maintenance.clone();
                     self.note(Reason::Maintenance);
@@ -135,12 +138,19 @@ impl Passage {
                 return Err(Reason::HoldFull);
             }
         }
-        let changed = tokio::time::timeout_at(until, self.lane.changed()).await;
-        if self.client.has_hung_up() {
-            // Whoever gave up has most likely asked again: sent now, it would arrive twice.
-            return Err(Reason::ClientLeft);
+        loop {
+            let look = (tokio::time::Instant::now() + HOLD_LOOK).min(until);
+            let changed = tokio::time::timeout_at(look, self.lane.changed()).await;
+            if self.client.has_hung_up() {
+                // Whoever gave up has most likely asked again: sent now, it would arrive twice.
+                return Err(Reason::ClientLeft);
+            }
+            match changed {
+                Ok(()) => return Ok(()),
+                Err(_) if look == until => return Err(Reason::HoldTimeout),
+                Err(_) => {}
+            }
         }
-        changed.map_err(|_| Reason::HoldTimeout)
     }
 
     async fn attempt(&mut self, table: &Table, routed: Routed, request: Request<RequestBody>) -> Attempt {

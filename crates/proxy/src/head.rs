@@ -14,6 +14,7 @@ use crate::reason::Reason;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -81,6 +82,13 @@ fn settle_host(request: &mut Request<Incoming>) -> Result<String, Reason> {
         return Err(Reason::BadRequest);
     }
     let http2 = request.version() == Version::HTTP_2;
+    // RFC 9112 §3.2: HTTP/1.1 names its host in any case, validly; the authority form is CONNECT's.
+    let is_http1 = !http2 && request.version() == Version::HTTP_11;
+    let is_valid = field.as_ref().is_none_or(|field| host_name(field.as_bytes()).is_some());
+    let has_authority_alone = request.uri().authority().is_some() && request.uri().scheme().is_none();
+    if !is_valid || is_http1 && (field.is_none() || has_authority_alone) {
+        return Err(Reason::BadRequest);
+    }
     let authority = request.uri().authority().map(|authority| HeaderValue::from_str(authority.as_str()));
     let value = match (authority, field) {
         (Some(Err(_)), _) => return Err(Reason::BadRequest),
@@ -248,12 +256,14 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Replaced, not appended: whoever connects is not trusted to say who asked before.
 fn name_forwarder(headers: &mut HeaderMap, client: &Client) {
+    let is_claimed = |name: &HeaderName| [header::FORWARDED, REAL_IP].contains(name) || name.as_str().starts_with("x-forwarded-");
+    let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_claimed(name)).cloned().collect();
+    claimed.into_iter().for_each(|name| drop(headers.remove(name)));
     headers.insert(FORWARDED_FOR, client.forwarded_for());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    match headers.get(header::HOST).cloned() {
-        Some(host) => headers.insert(FORWARDED_HOST, host),
-        None => headers.remove(FORWARDED_HOST),
-    };
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.insert(FORWARDED_HOST, host);
+    }
 }
 
 fn count_hops(headers: &mut HeaderMap) -> Result<(), Reason> {

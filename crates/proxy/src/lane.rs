@@ -26,6 +26,9 @@ use crate::shared::Shared;
 use crate::table::Table;
 use crate::ticket::Words;
 
+/// A tick this late says more about the machine than about its peers.
+const TICK_LATE_MS: u64 = 1_000;
+
 pub(crate) enum Command {
     Install(Arc<Table>, oneshot::Sender<()>),
     Acknowledge(oneshot::Sender<()>),
@@ -50,6 +53,7 @@ pub(crate) struct Lane {
     changed: Notify,
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
+    ticked_ms: Cell<u64>,
     listeners: RefCell<HashMap<ListenerName, AbortHandle>>,
     log: RefCell<Option<LogSink>>,
 }
@@ -64,6 +68,7 @@ impl Lane {
             changed: Notify::new(),
             clients: RefCell::default(),
             next_client: Cell::new(0),
+            ticked_ms: Cell::new(clock.now_ms()),
             listeners: RefCell::default(),
             log: RefCell::new(shared.log.as_ref().map(telemetry::LogWriter::sink)),
             shared,
@@ -113,9 +118,13 @@ impl Lane {
 
     fn tick(&self) {
         let now = self.clock.advance();
-        self.lines.tick(now);
-        let drain = self.shared.drain();
-        self.each_client(|client| client.tick(now, drain));
+        let slept_ms = now.saturating_sub(self.ticked_ms.replace(now));
+        // Stopped or frozen meanwhile: what seems overdue may lie in the sockets.
+        if slept_ms < TICK_LATE_MS {
+            self.lines.tick(now);
+            let drain = self.shared.drain();
+            self.each_client(|client| client.tick(now, drain));
+        }
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush();
         }
@@ -148,7 +157,7 @@ impl Lane {
             return self.lines.put(sender);
         }
         let lane = self.clone();
-        sender.line.enter(crate::line::Phase::Idle);
+        // Its request is still being sent: it stays under the limit of what moves, and can be cut.
         tokio::task::spawn_local(async move {
             if sender.send.ready().await.is_ok() && lane.table.borrow().poolable.contains(&sender.line.target) {
                 lane.lines.put(sender);

@@ -276,8 +276,10 @@ struct Removal {
 impl Drop for Removal {
     fn drop(&mut self) {
         // A task that is dropped while the map is read (runtime shutdown) leaves its entry: everything goes anyway.
-        if let Ok(mut all) = self.lines.all.try_borrow_mut() {
-            all.remove(&self.number);
+        if let Ok(mut all) = self.lines.all.try_borrow_mut()
+            && let Some(line) = all.remove(&self.number)
+        {
+            line.release();
         }
     }
 }

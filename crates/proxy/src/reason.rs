@@ -44,6 +44,7 @@ reasons! {
     ConnectFailed "connect_failed" 502 "no target of the version accepted a connection" "`changeover logs` shows why the version does not listen";
     TargetReset "target_reset" 502 "the target closed the connection before it answered" "it may have handled the request; `changeover logs` may tell";
     ResponseTimeout "response_timeout" 504 "the target did not begin its answer in time" "`response_header_timeout` of the service";
+    AnswerStalled "answer_stalled" 504 "the target's answer stopped in the middle" "`stream_idle` of the service";
     BadAnswer "bad_answer" 502 "the target's answer is framed in two ways, or in one that is not known" "one `Content-Length`, or `Transfer-Encoding: chunked` alone";
     ClientLeft "client_left" 499 "the client left before its answer had ended" "nobody reads this";
     LastHop "last_hop" 403 "the request may not be forwarded any further (`Max-Forwards: 0`)" "leave the `Max-Forwards` field out";

@@ -69,7 +69,7 @@ fn switch_protocols(passage: &mut Passage, mut ticket: Ticket, sender: Sender, m
     let Some(from_client) = passage.upgrade.take() else {
         // A 101 that nobody asked for: the target's stream cannot be understood any more.
         ticket.status = 502;
-        ticket.broke();
+        ticket.broke(Reason::TargetReset);
         passage.lane.count_made(Reason::TargetReset);
         return answer::made(Reason::TargetReset);
     };

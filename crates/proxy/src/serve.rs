@@ -14,7 +14,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use model::ListenerName;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::{Client, End};
@@ -104,6 +104,8 @@ fn begin(lane: &Rc<Lane>, name: ListenerName, stream: TcpStream) {
 
 async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _present: Present) {
     let _ = stream.set_nodelay(true);
+    // A peer that vanished without a word is found in the end, also behind a tunnel.
+    let _ = socket2::SockRef::from(&stream).set_keepalive(true);
     let activity = client.activity.clone();
     let first = tokio::select! {
         first = sniff(&mut stream, &activity) => first,
@@ -143,9 +145,10 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
         let connection = builder.serve_connection(io, service.clone()).with_upgrades();
         let mut connection = Box::new(connection);
         if client.drive(Pin::new(&mut *connection)).await == End::Over {
+            let is_busy = client.is_busy();
             let Some(parts) = connection.into_parts() else { return };
             let (stream, _) = parts.io.into_parts();
-            if activity.is_broken_off() {
+            if activity.is_broken_off() || client.is_killed() && is_busy {
                 // A clean end would tell an HTTP/1.0 client that its answer is whole (RFC 9112 §8).
                 let _ = stream.set_zero_linger();
             } else if !client.is_killed() {
@@ -164,6 +167,8 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
             let parked = &lane.shared.parked[lane.index];
             parked.fetch_add(1, Ordering::Relaxed);
             let is_back = tokio::select! {
+                // What has come is read, whatever we were told meanwhile.
+                biased;
                 _ = stream.readable() => true,
                 () = client.signalled() => false,
             };
@@ -178,6 +183,8 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
 /// Closing with bytes unread would reset the connection, and the client might never see its answer (RFC 9112 §9.6).
 async fn linger(mut stream: TcpStream) {
     let discard = async {
+        // The client learns at once that nothing more comes.
+        let _ = stream.shutdown().await;
         let (mut chunk, mut left) = ([0; 4096], LINGER_BYTES_MAX);
         while let Ok(read @ 1..) = stream.read(&mut chunk).await {
             left = left.saturating_sub(read);

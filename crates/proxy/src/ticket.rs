@@ -48,9 +48,9 @@ impl Ticket {
     }
 
     /// The answer began but did not end.
-    pub(crate) fn broke(&mut self) {
+    pub(crate) fn broke(&mut self, reason: Reason) {
         self.bad = true;
-        self.reason = Some(Reason::TargetReset);
+        self.reason = Some(reason);
     }
 
     /// The client left, or stopped taking its answer: no fault of the version's.

@@ -191,6 +191,26 @@ fn a_held_request_whose_client_left_is_not_sent() {
 }
 
 #[test]
+fn a_place_in_a_hold_is_free_when_its_request_was_sent() {
+    let target = Target::new(|_, _| {
+        loop {
+            std::thread::park()
+        }
+    });
+    let house = House::new(1);
+    let versions: &[(&str, &[SocketAddr])] = &[("v1", &[target.address])];
+    let mut held = routing(&[("v1", 10_000)], versions);
+    held.mode = Mode::Hold { wait_max_ms: 20_000, queue_max: 1 };
+    house.install(held.clone());
+    let mut waits = house.client();
+    waits.send(GET);
+    eventually("it waits", || house.proxy.metrics().contains("changeover_held{service=\"web\"} 1\n"));
+    house.install(routing(&[("v1", 10_000)], versions));
+    eventually("it was sent", || target.requests() == 1);
+    assert!(house.proxy.metrics().contains("changeover_held{service=\"web\"} 0\n"), "though it was not answered yet");
+}
+
+#[test]
 fn places_in_a_hold_are_kept_across_changes_of_the_routing() {
     let target = Target::saying("ok");
     let house = House::new(1);

@@ -145,6 +145,21 @@ fn heads_that_are_too_large_are_refused() {
 }
 
 #[test]
+fn a_host_is_named_in_any_case() {
+    check("absolute form without Host", "GET http://b/ HTTP/1.1\r\n\r\n", (400, "bad_request"));
+    check("a bad Host beside it", "GET http://b/ HTTP/1.1\r\nHost: a b\r\n\r\n", (400, "bad_request"));
+    check("authority form", "GET b:80 HTTP/1.1\r\nHost: b\r\n\r\n", (400, "bad_request"));
+}
+
+#[test]
+fn nobody_is_believed_who_asked_before() {
+    let claims = "Forwarded: for=9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Port: 9999\r\nX-Forwarded-Proto: https\r\n";
+    let text = seen(&format!("GET / HTTP/1.1\r\nHost: a\r\n{claims}\r\n"));
+    assert!(!text.contains("9.9.9.9") && !text.contains("9999") && !text.contains("https"), "{text}");
+    assert!(text.contains("x-forwarded-for: 127.0.0.1\r\n") && text.contains("x-forwarded-proto: http\r\n"), "{text}");
+}
+
+#[test]
 fn forwards_are_counted_down() {
     let text = seen("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n");
     assert!(text.starts_with("OPTIONS * ") && text.contains("max-forwards: 2\r\n"), "{text}");

@@ -146,7 +146,8 @@ impl LogSink {
         let out = &mut self.buffer;
         let _ = write!(out, "{} - - [{}] \"{} ", record.client, self.second.1, record.method);
         escape(out, record.path);
-        let _ = writeln!(out, " {}\" {} {}", record.protocol, record.status, record.bytes);
+        let reason = if record.reason.is_empty() { "-" } else { record.reason };
+        let _ = writeln!(out, " {}\" {} {} {reason}", record.protocol, record.status, record.bytes);
     }
 }
 
