@@ -152,7 +152,8 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _pr
                 // A clean end would tell an HTTP/1.0 client that its answer is whole (RFC 9112 §8).
                 let _ = stream.set_zero_linger();
             } else if !client.is_killed() {
-                linger(stream).await;
+                // On the heap: its buffer would be part of every connection, also of those that rest.
+                Box::pin(linger(stream)).await;
             }
             return;
         }
