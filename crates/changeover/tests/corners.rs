@@ -56,6 +56,8 @@ fn a_migration_that_ends_after_its_release_does_not_run_again_nor_beside_another
     house.until_up();
     wait::until(DEADLINE, "it goes on", || house.release()["state"] == "gating");
     assert_eq!(lines("began"), ["v2"], "never two at once");
+    let waits = house.good(&["events", "--json"]).lines().filter(|line| line.contains("gate_waits")).count();
+    assert!(waits <= 2, "told once by each worker, not again and again: {waits}");
     std::fs::write(house.folder.path().join("go"), "").expect("written");
     assert!(third.wait().expect("it ends").success());
     assert_eq!((lines("began"), lines("migrated")), (vec!["v2".to_owned(), "v3".to_owned()], vec!["v2".to_owned(), "v3".to_owned()]));

@@ -212,14 +212,12 @@ impl Caretaker {
             }
             return Ok(json!({ "service": name, "release": release.number, "to": release.stable, "candidate": release.candidate }));
         };
-        {
-            let record = TakenBack::Release { service: name.clone(), release: release.id.clone(), reason: reason.clone() };
-            self.take_back(next, event.name(), reason.clone(), record).await;
-            self.perform(name).await;
-            fault_points::crash(release.number, (release.state.name(), event.name()), "performed");
-            if let Some(queued) = queued {
-                self.tell_of(name.as_str(), Some(queued.number), "aborted", reason).await;
-            }
+        let record = TakenBack::Release { service: name.clone(), release: release.id.clone(), reason: reason.clone() };
+        self.take_back(next, event.name(), reason.clone(), record).await;
+        self.perform(name).await;
+        fault_points::crash(release.number, (release.state.name(), event.name()), "performed");
+        if let Some(queued) = queued {
+            self.tell_of(name.as_str(), Some(queued.number), "aborted", reason).await;
         }
         Ok(json!({ "service": name, "release": release.number, "to": release.stable, "candidate": release.candidate }))
     }

@@ -285,7 +285,9 @@ impl Caretaker {
     /// A gate that nobody works on: what came of it could not be kept.
     pub(crate) async fn look_at_gate(&mut self, release: &Release, gate: usize) {
         let is_asked = self.asking.contains(&(release.id.clone(), gate));
-        let has_job = self.jobs.values().any(|job| job.release == release.id && job.gate == gate);
+        // Its own, or a migration that it waits for: when that ends, it goes on.
+        let has_job =
+            self.jobs.values().any(|job| job.release == release.id && job.gate == gate || job.service == release.service && job.migrates);
         if !is_asked && !has_job && self.now() >= self.not_before {
             self.not_before = self.now() + GATE_AGAIN_MS;
             Box::pin(self.run_gate(release, gate)).await;
@@ -302,10 +304,8 @@ impl Caretaker {
         }
         let jobs: Vec<(TargetId, Job)> = self.jobs.iter().map(|(id, job)| (id.clone(), job.clone())).collect();
         for (id, job) in jobs {
-            let is_awaited =
-                self.running_release(&job.service).is_some_and(|it| it.id == job.release && it.state == State::Gating { gate: job.gate });
             // A migration is not broken off: it finishes, and the next release waits for it.
-            if job.deadline <= now || !is_awaited && !job.migrates {
+            if job.deadline <= now || !self.is_awaited(&job) && !job.migrates {
                 let _ = self.processes.signal(&id, nix::sys::signal::Signal::SIGKILL as i32);
                 self.gate_spawn_failed(&id, "it did not end in time".to_owned()).await;
             }
