@@ -111,6 +111,11 @@ impl Plan {
         (budget * f64::from(model::WEIGHT_SUM) / f64::from(next)).max(least).min(self.margin_cap)
     }
 
+    /// The overdispersion to reckon with; absent when it is required and unknown, or so large that independence is far away.
+    pub(crate) fn known(&self, phi: Option<f64>) -> Option<f64> {
+        phi.filter(|phi| *phi <= self.phi_max)
+    }
+
     /// The null's boundary on the rollback side: rho and delta.
     pub fn tolerance(&self, kind: MetricKind) -> (f64, f64) {
         match kind {
