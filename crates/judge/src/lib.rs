@@ -23,7 +23,7 @@ pub use bounds::{difference_bound, quantile_rank_width, ratio_lower_bound};
 pub use dispersion::overdispersion;
 pub use latency::{epoch_of_histograms, threshold_bucket};
 pub use mixture::{Mixture, ln_evidence};
-pub use plan::{Expired, MetricKind, Plan, epoch_seconds, units_needed};
+pub use plan::{Expired, MetricKind, Plan, epoch_seconds, evidence_seconds, units_needed};
 pub use prefix::{Cell, Opened, delays, prefix};
 pub use scalars::{ScalarSums, scalar_bounds};
 pub use scales::{Closing, Measured, Past, SETS_MAX, Scales, Tallies, Tally};

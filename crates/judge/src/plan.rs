@@ -142,6 +142,17 @@ pub fn epoch_seconds(age: u64) -> u64 {
     }
 }
 
+/// Seconds that a step takes beyond its waiting time, in the median, with equal arms. `metrics`: kind, stable's bad share, phi.
+/// Infinite: never.
+pub fn evidence_seconds(plan: &Plan, metrics: &[(MetricKind, f64, f64)], weight: Weight, next: Weight, rate: f64) -> f64 {
+    let share = f64::from(weight) / f64::from(model::WEIGHT_SUM);
+    let units = metrics.iter().map(|(kind, p, phi)| {
+        let (rho, margin) = plan.demand(*kind, next);
+        units_needed(*p, rho, margin, *phi)
+    });
+    units.fold(0.0, f64::max) / (share * rate)
+}
+
 /// Candidate units until equal arms with a bad share of `p` are let on, in the median; infinite: never.
 pub fn units_needed(p: f64, rho: f64, margin: f64, phi: f64) -> f64 {
     let gain = KAPPA.iter().map(|kappa| p * (-kappa).ln_1p() + kappa * (rho * p + margin)).fold(f64::NEG_INFINITY, f64::max);

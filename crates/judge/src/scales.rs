@@ -180,6 +180,11 @@ impl Scales {
         self.open(share, self.plan.warm_up > 0, 0)
     }
 
+    /// Of the step that begins: how long it lasts at least and at most, in seconds.
+    pub fn limits(&mut self, dwell: u64, max_step: u64) {
+        (self.plan.dwell, self.plan.max_step) = (dwell, max_step);
+    }
+
     /// The next epoch of this step is due.
     pub fn is_due(&self, now: u64) -> bool {
         let (Some(stretch), Some(age)) = (self.stretches.last(), self.step_age(now)) else { return false };
@@ -388,6 +393,56 @@ impl Scales {
             Past { number: stretch.number, share: stretch.share, step: stretch.step, warm: stretch.warm, closed, drawn }
         });
         self.past.iter().copied().chain(young).collect()
+    }
+
+    /// The epochs of the release for one metric and side, as all units say that were assigned at least `delay` seconds ago.
+    pub fn seen(&self, metric: &Measured, side: Side, delay: u64) -> Vec<Epoch> {
+        let now = self.looked_at;
+        let past = self.past.iter().map(|past| past.epoch(metric, side));
+        past.chain(self.stretches.iter().map(|stretch| seen(stretch, metric, side, now, delay))).collect()
+    }
+
+    /// Units drawn in this step so far: candidate, stable.
+    pub fn drawn_in_step(&self) -> [u64; 2] {
+        let of_step = |step: usize| step == self.step;
+        let past = self.past.iter().filter(|past| of_step(past.step)).map(|past| past.drawn);
+        let young = self.stretches.iter().filter(|stretch| of_step(stretch.step)).map(|stretch| {
+            let drawn = drawn(stretch, self.looked_at);
+            [drawn.candidate, drawn.stable]
+        });
+        past.chain(young).fold([0, 0], |sum, drawn| [sum[0] + drawn[0], sum[1] + drawn[1]])
+    }
+
+    /// Units of the open epochs that were drawn from second `since` on, both arms.
+    pub fn drawn_since(&self, since: u64) -> u64 {
+        let cells = self.stretches.iter().flat_map(|stretch| stretch.cells.range(since..));
+        cells.map(|(_, tallies)| tallies.candidate.drawn + tallies.stable.drawn).sum()
+    }
+
+    /// The epochs of this step for one metric, on the promotion side.
+    pub fn seen_in_step(&self, metric: &Measured) -> Vec<Epoch> {
+        let (now, closing) = (self.looked_at, self.plan.closing);
+        let past = self.past.iter().filter(|past| past.step == self.step).map(|past| past.epoch(metric, Side::Better));
+        let young = self.stretches.iter().filter(|stretch| stretch.step == self.step);
+        past.chain(young.map(|stretch| seen(stretch, metric, Side::Better, now, closing))).collect()
+    }
+
+    /// The candidate's share of the open epoch, 0 to 1.
+    pub fn share(&self) -> f64 {
+        self.stretches.last().map_or(0.0, |stretch| stretch.share.candidate())
+    }
+
+    pub fn next_weight(&self) -> Weight {
+        self.next_weight
+    }
+
+    pub fn looked_at(&self) -> u64 {
+        self.looked_at
+    }
+
+    /// Candidate and stable of the rollback side of errors, of units assigned in the last seconds.
+    pub fn recent_errors(&self) -> Guard {
+        self.guard(self.looked_at)
     }
 
     pub fn scalars(&self) -> &[Scalar] {
