@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostPattern, ListenerName, ServiceName, TargetId, VersionName, Weight};
+use crate::{HostPattern, ListenerName, ReleaseId, ServiceName, TargetId, VersionName, Weight};
 
 /// Everything the data plane needs to route; one per generation.
 ///
@@ -20,8 +20,10 @@ pub struct ServiceRouting {
     pub name: ServiceName,
     pub routes: Vec<Route>,
     pub mode: Mode,
-    /// Who serves. Empty when nothing was ever deployed.
+    /// Who serves; the candidate first when there are two. Empty when nothing was ever deployed.
     pub arms: Vec<Arm>,
+    /// How requests are drawn to the first of two arms.
+    pub draw: Option<Draw>,
     /// Versions with targets that may get requests (arms, previews).
     pub versions: Vec<VersionTargets>,
     pub previews: Vec<Preview>,
@@ -57,6 +59,33 @@ pub enum Mode {
 pub struct Arm {
     pub version: VersionName,
     pub weight: Weight,
+}
+
+/// A canary's draw between candidate and stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draw {
+    pub release: ReleaseId,
+    /// Absent: the draw is not counted.
+    pub judged: Option<Judged>,
+}
+
+/// What the data plane counts for the judge. A request keeps the epoch in which it was drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    pub epoch: u32,
+    /// After so many seconds every request counts as closed.
+    pub closing_s: u64,
+    /// A request without an answer at this age has failed.
+    pub timeout_bad_ms: u64,
+    pub thresholds: Vec<Threshold>,
+}
+
+/// Answers that take at least so long are bad in counter set `set`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Threshold {
+    pub set: usize,
+    pub candidate_ns: u64,
+    pub stable_ns: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
