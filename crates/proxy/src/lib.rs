@@ -25,8 +25,10 @@ mod shared;
 mod table;
 mod ticket;
 mod tunnel;
+mod unit;
 
 pub use black_box::left_in_flight;
 pub use counts::Counts;
 pub use handle::{Config, InFlight, NotAcknowledged, Proxy};
 pub use telemetry::Histogram;
+pub use unit::{ArmCounts, CellCounts, SETS};
