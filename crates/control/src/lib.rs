@@ -65,6 +65,10 @@ fn router(counter: Arc<Counter>) -> Router {
         .route("/v1/down", post(down))
         .route("/v1/services/{service}/deploy", post(deploy))
         .route("/v1/services/{service}/promote", post(promote))
+        .route("/v1/services/{service}/pause", post(pause))
+        .route("/v1/services/{service}/resume", post(unpause))
+        .route("/v1/services/{service}/forecast", get(forecast))
+        .route("/v1/services/{service}/releases/{number}/analysis", get(analysis))
         .route("/v1/services/{service}/abort", post(abort))
         .route("/v1/services/{service}/rollback", post(rollback))
         .route("/v1/services/{service}/mode", post(mode))
@@ -89,6 +93,9 @@ struct Asked {
     supersede: bool,
     queue: bool,
     force: bool,
+    full: bool,
+    /// Counts from 1.
+    step: Option<usize>,
     to: Option<String>,
     mode: Option<Mode>,
     keep_versions: bool,
@@ -134,8 +141,46 @@ async fn deploy(State(counter): Shared, Segments(name): Segments<String>, Json(a
 }
 
 async fn promote(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
+    let (who, full, step) = (asked.who(), asked.full, asked.step);
+    carry_out(&counter, service(&name).map(|service| Command::Promote { service, who, full, step, why: asked.message })).await
+}
+
+async fn pause(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
     let who = asked.who();
-    carry_out(&counter, service(&name).map(|service| Command::Promote { service, who })).await
+    carry_out(&counter, service(&name).map(|service| Command::Pause { service, who, why: asked.message })).await
+}
+
+async fn unpause(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {
+    let who = asked.who();
+    carry_out(&counter, service(&name).map(|service| Command::Unpause { service, who })).await
+}
+
+async fn forecast(State(counter): Shared, Segments(name): Segments<String>, Query(of): Query<Of>) -> Answer {
+    let command = || {
+        let wanted = of.version.as_deref().ok_or_else(|| invalid("`version` is missing"))?;
+        Ok(Command::Forecast { service: service(&name)?, version: version(wanted)? })
+    };
+    carry_out(&counter, command()).await
+}
+
+/// What the judge said of a release: the last look, and those that were recorded.
+async fn analysis(State(counter): Shared, Segments((name, number)): Segments<(String, u64)>) -> Answer {
+    let answer = async {
+        let name = service(&name)?;
+        let store = counter.engine.store();
+        let read = |(_, text): (String, String)| serde_json::from_str::<serde_json::Value>(&text).ok();
+        let release = store.values(&format!("release/{name}/{number:08}")).await.into_iter().find_map(read);
+        let analysis = store.values(&format!("analysis/{name}/{number:08}")).await.into_iter().find_map(read);
+        let looks: Vec<_> = store.values(&format!("look/{name}/{number:08}/")).await.into_iter().filter_map(read).collect();
+        let Some(release) = release else {
+            let message = format!("there is no release {number} of {name}");
+            return Err(engine::Rejected { code: "not_found", message, hint: Some(format!("changeover history {name}")) });
+        };
+        let last = analysis.as_ref().map(|analysis| analysis["last"].clone()).unwrap_or_default();
+        let plan = analysis.as_ref().map(|analysis| analysis["scales"]["plan"].clone()).unwrap_or_default();
+        Ok(serde_json::json!({ "service": name, "release": release, "plan": plan, "last": last, "looks": looks }))
+    };
+    Answer(answer.await)
 }
 
 async fn abort(State(counter): Shared, Segments(name): Segments<String>, Json(asked): Json<Asked>) -> Answer {

@@ -107,7 +107,8 @@ fn show(client: &Client, address: SocketAddr) -> anyhow::Result<u64> {
     anstream::println!("              failed its gate; v1 serves on, nothing changed");
     meter.serve("v1 serves on", Duration::from_secs(2));
     let tally = load.stop();
-    let stray = tally.requests - tally.lost - tally.by_version.values().sum::<u64>();
+    let failed: u64 = tally.failed_by_version.values().sum();
+    let stray = tally.requests - tally.lost - failed - tally.by_version.values().sum::<u64>();
     let lost = tally.lost + stray;
     anstream::println!("\n  requests: {}   lost: {lost}   switch: {}   rollback: {}", tally.requests, ms(switch_us), ms(rollback_us));
     for error in &tally.last_errors {
@@ -198,6 +199,7 @@ pub(crate) fn service(service: DemoService) -> anyhow::Result<Exit> {
         version: service.version,
         healthy: !service.unhealthy && !broken,
         record: service.record,
+        behaviour: service.behaviour,
         ..testbed::service::Options::default()
     })?;
     Ok(Exit::Done)
