@@ -249,6 +249,73 @@ fn a_dry_run_forecasts_and_little_traffic_is_said_beforehand() {
     drop(load);
 }
 
+/// One request with these fields: the version that answered, and the cookie that was set.
+fn ask(house: &House, fields: &str) -> (String, Option<String>) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(house.address).expect("it listens");
+    write!(stream, "GET / HTTP/1.1\r\nhost: web.test\r\nconnection: close\r\n{fields}\r\n").expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let field = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+    (field("x-version:").expect("a version"), field("set-cookie:"))
+}
+
+#[test]
+fn sticky_clients_stay_and_a_raise_only_adds() {
+    let strategy = "    strategy: { canary: { steps: [20%, 60%], sticky: { header: x-user, window: 1s }, dwell: 1h, watch: 0s, keep: 0s, \
+        analysis: { warm_up: 0s, timeout_bad: 1s } } }\n";
+    let house = House::start("27730-27759", strategy);
+    house.good(&["deploy", "web", "--version", "v1"]);
+    let mut deploying = house.command(&["deploy", "web", "--version", "v2"]).spawn().expect("it starts");
+    let moved = || -> Vec<bool> { (0..200).map(|user| ask(&house, &format!("x-user: u{user}\r\n")).0 == "v2").collect() };
+    wait::until(DEADLINE, "the first step", || is_judging(&house, 0));
+    let first = moved();
+    assert_eq!(first, moved(), "nobody flips");
+    kill_9(house.worker_pid());
+    house.until_up();
+    assert_eq!(first, moved(), "also not after a crash");
+    wait::until(DEADLINE, "the weight has stood", || house.release()["step_age_ms"].as_u64() >= Some(2_000));
+    let mut promoting = house.command(&["promote", "web"]).spawn().expect("it starts");
+    wait::until(DEADLINE, "the second step", || is_judging(&house, 1));
+    let second = moved();
+    assert!(first.iter().zip(&second).all(|(was, is)| *is || !*was), "nobody goes back");
+    let [few, many] = [&first, &second].map(|moved| moved.iter().filter(|moved| **moved).count());
+    // Within six standard deviations of 40 and 120.
+    assert!((6..=74).contains(&few) && (78..=162).contains(&many), "{few} and {many} of 200");
+    // Clients are counted once a step, requests are not; those that moved at the first step are not counted at the second.
+    wait::until(DEADLINE, "they are counted", || {
+        let split = house.release()["analysis"]["split"].clone();
+        split["candidate"].as_u64().zip(split["stable"].as_u64()).is_some_and(|(candidate, stable)| candidate + stable == 200 - few as u64)
+    });
+    house.good(&["abort", "web"]);
+    assert_eq!(deploying.wait().expect("it ends").code(), Some(2));
+    let _ = promoting.wait();
+}
+
+#[test]
+fn a_cookie_keeps_a_client_and_goes_with_the_release() {
+    let house = House::start("27760-27789", &LONG.replace("dwell: 1h", "sticky: cookie, dwell: 1h"));
+    house.good(&["deploy", "web", "--version", "v1"]);
+    assert_eq!(ask(&house, "").1, None);
+    let mut deploying = house.command(&["deploy", "web", "--version", "v2"]).spawn().expect("it starts");
+    wait::until(DEADLINE, "the first step", || is_judging(&house, 0));
+    let mut cookies = Vec::new();
+    wait::until(DEADLINE, "clients on both versions", || {
+        let (version, cookie) = ask(&house, "");
+        let cookie = cookie.expect("a new client gets one");
+        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+        cookies.push((version, cookie.split(';').next().expect("a pair").to_owned()));
+        cookies.iter().any(|(version, _)| version == "v1") && cookies.iter().any(|(version, _)| version == "v2")
+    });
+    for (version, cookie) in &cookies {
+        assert_eq!(ask(&house, &format!("cookie: a=b; {cookie}\r\n")), (version.clone(), None));
+    }
+    house.good(&["abort", "web"]);
+    assert_eq!(deploying.wait().expect("it ends").code(), Some(2));
+    let (version, taken) = ask(&house, &format!("cookie: {}\r\n", cookies[0].1));
+    assert!(version == "v1" && taken.as_deref().is_some_and(|cookie| cookie.contains("Max-Age=0")), "{taken:?}");
+}
+
 /// Release after release on a house, with what may come in between; returns what was lost and what was cut.
 fn canaries(ports: &str, count: u64) {
     let house = House::start(ports, QUICK);

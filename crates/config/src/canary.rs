@@ -1,7 +1,8 @@
 //! `strategy: canary`: its steps and what its judge is told.
 
 use model::{
-    Analysis, Canary, Expired, GuardMetric, GuardRail, Independence, Judging, Source, Step, Strategy, UserMetric, WEIGHT_SUM, Weight,
+    Analysis, Canary, Expired, GuardMetric, GuardRail, Independence, Judging, Source, Step, StickyBy, Strategy, UserMetric, WEIGHT_SUM,
+    Weight,
 };
 
 use crate::command::command;
@@ -15,6 +16,8 @@ use crate::values::{choice, duration, list, number, percent, real, share, text};
 const STEPS: [Weight; 4] = [100, 500, 2_000, WEIGHT_SUM];
 /// Weight changes that are closer would share a second between three epochs.
 const DWELL_MIN_MS: u64 = 2_000;
+/// What a client does for so long after its first request tells how it fares.
+const STICKY_WINDOW_MS: u64 = 60_000;
 /// Whatever the step, the judge's cells cover this much.
 const TIMEOUT_BAD_MAX_MS: u64 = 3_600_000;
 
@@ -32,6 +35,7 @@ pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<St
         Some(node) => steps(node, limits, problems),
         None => Some(STEPS.into_iter().map(|weight| plain(weight, limits)).collect()),
     };
+    let sticky = table.take("sticky").map_or(Some(None), |node| sticky(node, problems).map(Some));
     let analysis = match table.take("analysis") {
         Some(node) => analysis(node, problems),
         None => judged(Table::empty(&table.at, "`analysis`"), problems).map(Analysis::Judged),
@@ -42,9 +46,43 @@ pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<St
         return None;
     }
     table.finish(problems);
-    let canary = Canary { steps: steps?, analysis: analysis?, keep_ms: keep_ms? };
+    let (sticky, sticky_window_ms) = sticky?.map_or((None, 0), |(by, window_ms)| (Some(by), window_ms));
+    let canary = Canary { steps: steps?, analysis: analysis?, sticky, sticky_window_ms, keep_ms: keep_ms? };
     dwell_ms.and(max_ms)?;
     Some(Strategy { canary: Some(canary), ..strategy? })
+}
+
+/// `cookie`, `address`, or a map: `{ cookie: name }`, `{ header: x-user }`, with a `window`.
+fn sticky(node: &Node, problems: &mut Problems) -> Option<(StickyBy, u64)> {
+    let cookie = || StickyBy::Cookie("changeover-client".to_owned());
+    if matches!(node.kind, Kind::Scalar(_)) {
+        let by_address = choice(node, "`sticky`", &[("cookie", false), ("address", true)], problems)?;
+        return Some((if by_address { StickyBy::Address } else { cookie() }, STICKY_WINDOW_MS));
+    }
+    let mut table = Table::open(node, "`sticky`", problems)?;
+    let named = ["cookie", "header"].map(|field| table.take(field));
+    let window_ms = time(&mut table, "window", STICKY_WINDOW_MS, 1_000, problems);
+    table.finish(problems);
+    let by = match named {
+        [Some(node), None] => StickyBy::Cookie(token(node, "`cookie`", problems)?),
+        [None, Some(node)] => StickyBy::Header(token(node, "`header`", problems)?.to_ascii_lowercase()),
+        _ => {
+            problems.add(&node.at, "`sticky` must have one of `cookie` and `header`", Some("or say `sticky: address`".to_owned()));
+            return None;
+        }
+    };
+    Some((by, window_ms?))
+}
+
+/// The name of a cookie or a field (RFC 9110 §5.6.2).
+fn token(node: &Node, what: &str, problems: &mut Problems) -> Option<String> {
+    let name = text(node, what, problems)?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        problems.add(&node.at, format!("{what} must be a name such as `user-id`, found `{name}`"), None);
+        return None;
+    }
+    Some(name)
 }
 
 fn plain(weight: Weight, (dwell_ms, max_ms): (u64, u64)) -> Step {

@@ -193,6 +193,8 @@ struct Canary {
     max_step: Option<Duration>,
     /// How long a candidate that was taken back is kept running. Default: 30m.
     keep: Option<Duration>,
+    /// Clients stay on their version. Default: each request is drawn for itself.
+    sticky: Option<Sticky>,
     analysis: Option<Analysis>,
     /// What must pass before the first step.
     gates: Option<Vec<Gate>>,
@@ -227,6 +229,32 @@ struct StepSettings {
     /// Copies of the candidate that this step needs. Default: `run.targets`.
     #[schemars(range(min = 1, max = 64))]
     targets: Option<u16>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Sticky {
+    Name(StickyName),
+    Settings(StickySettings),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum StickyName {
+    Cookie,
+    Address,
+}
+
+/// One of `cookie` and `header`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StickySettings {
+    /// The name of a cookie that changeover gives out.
+    cookie: Option<String>,
+    /// A field of the request.
+    header: Option<String>,
+    /// A client's requests count for so long after its first one in a step. Default: 60s.
+    window: Option<Duration>,
 }
 
 /// Such as 0.1%.

@@ -179,6 +179,7 @@ services:
       canary:
         steps: [0.1%, { weight: 5%, dwell: 2m, max: 1h, targets: 2, gates: [{ name: ok, approval: { otherwise: proceed }, timeout: 2h }] }]
         keep: 1h
+        sticky: { header: X-User, window: 30s }
         analysis:
           warm_up: 10s
           timeout_bad: 15s

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use judge::{Action, Closing, Measured, MetricKind, Outcome, Plan, Scalar, ScalarSums, Scales, Share, Side, Verdict};
-use model::{Independence, Judged, Judging, ReleaseId, ServiceName, Threshold, VersionName, WEIGHT_SUM, latency_edge_ns};
+use model::{Independence, Judged, Judging, ReleaseId, ServiceName, Threshold, VersionName, WEIGHT_SUM, Weight, latency_edge_ns};
 use release::{Release, State};
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +34,9 @@ pub(crate) struct Analysis {
     pub scales: Scales,
     /// Per quantile: stable's bucket, frozen before the epoch from which it counts.
     pub frozen: [Option<usize>; 3],
-    /// The step that was begun.
+    /// The step that was begun, and its weight.
     pub step: Option<usize>,
+    pub weight: Weight,
     pub measured: BTreeMap<String, Measurement>,
     pub last: Option<Said>,
     /// What is told once in a step.
@@ -105,12 +106,16 @@ impl Analysis {
         let frozen = QUANTILES.map(|(_, quantile)| judge::threshold_bucket(heads, quantile));
         let timeout_bad = judging.timeout_bad_ms.div_ceil(1_000);
         let slowest = frozen.iter().flatten().map(|bucket| closing(*bucket)[1].candidate).max().unwrap_or(0);
+        let canary = release.settings.canary.as_ref()?;
+        let is_sticky = canary.sticky.is_some();
+        // A client's last request of its window may take its whole time.
+        let window_s = if is_sticky { canary.sticky_window_ms.div_ceil(1_000) } else { 0 };
         let plan = Plan {
             budget: judging.budget,
             lat_budget: judging.latency_budget,
             warm_up: judging.warm_up_ms.div_ceil(1_000),
             timeout_bad,
-            closing: timeout_bad.max(slowest),
+            closing: window_s + timeout_bad.max(slowest),
             expired: match judging.expired {
                 model::Expired::Hold => judge::Expired::Hold,
                 model::Expired::Rollback => judge::Expired::Rollback,
@@ -127,7 +132,8 @@ impl Analysis {
         };
         // Of latencies nothing was measured beforehand: their thresholds are known only now.
         let latency_phi = if judging.independence == Independence::Assumed { Some(1.0) } else { phi };
-        let at_timeout = Closing { candidate: timeout_bad, stable: timeout_bad };
+        let age = if is_sticky { plan.closing } else { timeout_bad };
+        let at_timeout = Closing { candidate: age, stable: age };
         let errors = Measured {
             name: ERRORS.to_owned(),
             kind: MetricKind::Error,
@@ -143,7 +149,7 @@ impl Analysis {
             part: PART_LATENCY * rest,
             phi: latency_phi,
             sets: [1 + 2 * index, 2 + 2 * index],
-            closing: frozen[index].map_or([at_timeout; 2], closing),
+            closing: frozen[index].filter(|_| !is_sticky).map_or([at_timeout; 2], closing),
             since: frozen[index].map(|_| 1),
         };
         let metrics = std::iter::once(errors).chain(QUANTILES.iter().enumerate().map(latency)).collect();
@@ -157,16 +163,19 @@ impl Analysis {
             release: ScalarSums::default(),
             step: ScalarSums::default(),
         });
+        let scales = Scales::new(plan, metrics, scalars.collect());
+        let scales = if is_sticky { scales.of_cohorts() } else { scales };
         Some(Self {
             release: release.id.clone(),
             number: release.number,
             candidate: release.candidate.clone(),
             stable,
-            scales: Scales::new(plan, metrics, scalars.collect()),
+            scales,
             measured: judging.metrics.iter().map(|metric| (metric.name.clone(), Measurement::default())).collect(),
             judging: judging.clone(),
             frozen,
             step: None,
+            weight: 0,
             last: None,
             told: Vec::new(),
             looks: 0,
@@ -181,8 +190,12 @@ impl Analysis {
         let steps = release.settings.steps();
         let next = steps.get(step + 1).map_or(WEIGHT_SUM, |next| next.weight);
         self.scales.limits(steps[step].dwell_ms.div_ceil(1_000), steps[step].max_ms.div_ceil(1_000));
-        self.scales.begin_step(step, Share::of_weight(steps[step].weight), next);
-        (self.step, self.last_draw_s) = (Some(step), 0);
+        let share = match step.checked_sub(1) {
+            Some(before) if self.scales.is_of_cohorts() => Share::of_raise(steps[before].weight, steps[step].weight),
+            _ => Share::of_weight(steps[step].weight),
+        };
+        self.scales.begin_step(step, share, next);
+        (self.step, self.weight, self.last_draw_s) = (Some(step), steps[step].weight, 0);
         self.told.clear();
     }
 
@@ -191,7 +204,8 @@ impl Analysis {
         for (index, (name, quantile)) in QUANTILES.iter().enumerate().filter(|(index, _)| self.frozen[*index].is_none()).collect::<Vec<_>>()
         {
             let Some(bucket) = judge::threshold_bucket(heads, *quantile) else { continue };
-            let ages = closing(bucket);
+            let whole = Closing { candidate: self.scales.plan().closing, stable: self.scales.plan().closing };
+            let ages = if self.scales.is_of_cohorts() { [whole; 2] } else { closing(bucket) };
             // The ring of cells is as long as it is.
             if ages[1].candidate <= self.scales.plan().closing {
                 self.frozen[index] = Some(bucket);
@@ -308,6 +322,8 @@ impl Analysis {
         if !more.is_finite() {
             return (None, None);
         }
+        // How many new clients come is not known.
+        let rate = if self.scales.is_of_cohorts() { 0.0 } else { rate };
         let of_candidate = self.scales.share() * rate;
         let waits = (plan.warm_up + plan.closing) as f64 - self.scales.step_age(self.scales.looked_at()).unwrap_or(0) as f64;
         let more_s = (of_candidate > 0.0).then(|| (more / of_candidate + waits.max(0.0)).ceil() as u64);
@@ -323,16 +339,18 @@ impl Analysis {
         stable: UnitsSeen,
         more: Option<u64>,
     ) -> String {
-        let more = more.map(|more| format!("; about {} more requests of {}", thousands(more), self.candidate)).unwrap_or_default();
+        let units = self.units();
+        let more = more.map(|more| format!("; about {} more {units} of {}", thousands(more), self.candidate)).unwrap_or_default();
         match state {
             "worse" | "suspect" => {
                 let phi = metric.phi.unwrap_or(1.0);
                 let ratio = judge::ratio_lower_bound(seen, self.scales.plan().alpha, phi);
                 let bad = if metric.kind == MetricKind::Error { "failed" } else { "slow" };
                 let counts = format!(
-                    "{} of {} requests {bad}, against {} of {}",
+                    "{} of {} {} {bad}, against {} of {}",
                     thousands(candidate.bad),
                     thousands(candidate.requests),
+                    self.units(),
                     thousands(stable.bad),
                     thousands(stable.requests)
                 );
@@ -391,10 +409,16 @@ impl Analysis {
         }
     }
 
+    /// What is counted, in the plural.
+    fn units(&self) -> &'static str {
+        if self.scales.is_of_cohorts() { "clients" } else { "requests" }
+    }
+
     /// One sentence for the whole look.
     fn sentence(&self, said: &Said, outcome: &Outcome) -> String {
         let (candidate, stable) = (&self.candidate, &self.stable);
-        let after = format!("seen after {} at {}", seconds(said.step_age_s), weight(self.scales.share()));
+        let at = weight(f64::from(self.weight) / f64::from(WEIGHT_SUM));
+        let after = format!("seen after {} at {at}", seconds(said.step_age_s));
         match (outcome.verdict, outcome.reason.as_str()) {
             (Verdict::Regressed, "latched") => self.last.as_ref().map(|last| last.sentence.clone()).unwrap_or_default(),
             (Verdict::Regressed, name) => {
@@ -411,25 +435,26 @@ impl Analysis {
             (Verdict::GuardRail, _) => {
                 let errors = self.scales.recent_errors();
                 format!(
-                    "{candidate} fails: {} of its last {} requests, against {} of {} of {stable}, {after}",
+                    "{candidate} fails: {} of its last {} {}, against {} of {} of {stable}, {after}",
                     thousands(errors.candidate_bad),
                     thousands(errors.candidate_closed),
+                    self.units(),
                     thousands(errors.stable_bad),
                     thousands(errors.stable_closed)
                 )
             }
             (Verdict::Inconclusive, "split") => format!(
-                "the traffic does not split as it should: {} requests went to {candidate} and {} to {stable} at {}; nothing is judged",
+                "the traffic does not split as it should: {} {} went to {candidate} and {} to {stable} at {at}; nothing is judged",
                 thousands(said.split.candidate),
+                self.units(),
                 thousands(said.split.stable),
-                weight(self.scales.share())
             ),
             (Verdict::Healthy, _) => {
                 let errors = said.metrics.iter().find(|metric| metric.kind == "error");
                 let errors = errors.map(|it| {
                     let (ours, theirs) = (&it.candidate, &it.stable);
                     let [bad, all, their_bad, their_all] = [ours.bad, ours.requests, theirs.bad, theirs.requests].map(thousands);
-                    format!(": errors {bad} of {all} requests, against {their_bad} of {their_all}")
+                    format!(": errors {bad} of {all} {}, against {their_bad} of {their_all}", self.units())
                 });
                 format!("{candidate} is not worse than {stable}{}", errors.unwrap_or_default())
             }

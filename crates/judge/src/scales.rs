@@ -104,6 +104,9 @@ pub struct Past {
 pub struct Scales {
     plan: Plan,
     metrics: Vec<Measured>,
+    /// Units are sticky clients.
+    #[serde(default)]
+    cohorts: bool,
     evidence: Vec<Evidence>,
     scalars: Vec<Scalar>,
     /// Not complete yet, oldest first; the last one is open.
@@ -132,6 +135,7 @@ impl Scales {
         Self {
             plan,
             metrics,
+            cohorts: false,
             evidence,
             scalars,
             stretches: Vec::new(),
@@ -146,6 +150,15 @@ impl Scales {
             split_since: None,
             looked_at: 0,
         }
+    }
+
+    /// Units are sticky clients: one is bad as soon as one of its requests is, and good only at the closing age.
+    pub fn of_cohorts(self) -> Self {
+        Self { cohorts: true, ..self }
+    }
+
+    pub fn is_of_cohorts(&self) -> bool {
+        self.cohorts
     }
 
     pub fn plan(&self) -> &Plan {
@@ -262,15 +275,16 @@ impl Scales {
     /// Whoever counted is gone, with the units that were open. Cells from the last look on are dropped; what was open closes, not
     /// bad unless its age had closed it, in both arms.
     pub fn abandon(&mut self) {
-        let (now, metrics) = (self.looked_at, &self.metrics);
+        let (now, metrics, cohorts) = (self.looked_at, &self.metrics, self.cohorts);
         for stretch in &mut self.stretches {
             stretch.cells.retain(|second, _| *second < now);
             for (second, tallies) in &mut stretch.cells {
                 let mut bad = [[0; SETS_MAX]; 2];
-                for (metric, side) in metrics.iter().flat_map(|metric| [(metric, 0), (metric, 1)]) {
-                    let (set, closing) = (metric.sets[side], metric.closing[side]);
-                    bad[0][set] = units(&tallies.candidate, metric.kind, set, second + 1 + closing.candidate <= now, false).bad;
-                    bad[1][set] = units(&tallies.stable, metric.kind, set, second + 1 + closing.stable <= now, false).bad;
+                for set in sets(metrics, cohorts) {
+                    let is_closed = |closes: u64| second + 1 + closes <= now;
+                    let (candidate, stable) = (is_closed(set.closing.candidate), is_closed(set.closing.stable));
+                    bad[0][set.number] = units(&tallies.candidate, set.rule, set.number, candidate, false).bad;
+                    bad[1][set.number] = units(&tallies.stable, set.rule, set.number, stable, false).bad;
                 }
                 for (tally, bad) in [&mut tallies.candidate, &mut tallies.stable].into_iter().zip(bad) {
                     *tally = Tally { drawn: tally.drawn, ended: tally.drawn, answering: 0, bad };
@@ -305,15 +319,15 @@ impl Scales {
 
     /// Seconds in which every unit is closed leave the cells, and epochs of which that is all leave for good.
     fn fold(&mut self, now: u64) {
-        let (metrics, closing) = (&self.metrics, self.plan.closing);
+        let (metrics, closing, cohorts) = (&self.metrics, self.plan.closing, self.cohorts);
         for stretch in &mut self.stretches {
             while let Some(first) = stretch.cells.first_entry().filter(|cell| cell.key() + 1 + closing <= now) {
                 let tallies = first.remove();
                 stretch.drawn[0] += tallies.candidate.drawn;
                 stretch.drawn[1] += tallies.stable.drawn;
-                for set in sets(metrics) {
-                    add(&mut stretch.closed[set.number].candidate, units(&tallies.candidate, set.kind, set.number, true, false));
-                    add(&mut stretch.closed[set.number].stable, units(&tallies.stable, set.kind, set.number, true, false));
+                for set in sets(metrics, cohorts) {
+                    add(&mut stretch.closed[set.number].candidate, units(&tallies.candidate, set.rule, set.number, true, false));
+                    add(&mut stretch.closed[set.number].stable, units(&tallies.stable, set.rule, set.number, true, false));
                 }
             }
         }
@@ -342,16 +356,16 @@ impl Scales {
     }
 
     fn weigh(&mut self, now: u64) -> Weighed {
-        let (metrics, stretches, step, closing) = (&self.metrics, &self.stretches, self.step, self.plan.closing);
+        let (metrics, stretches, step, closing, cohorts) = (&self.metrics, &self.stretches, self.step, self.plan.closing, self.cohorts);
         let mut per_delay: Vec<(u64, Vec<f64>)> = delays(closing).into_iter().map(|delay| (delay, Vec::new())).collect();
         let mut better = Vec::new();
         for (evidence, metric) in self.evidence.iter_mut().zip(metrics) {
             for (delay, worse) in &mut per_delay {
-                let epochs = || stretches.iter().map(|stretch| seen(stretch, metric, Side::Worse, now, *delay));
+                let epochs = || stretches.iter().map(|stretch| seen(stretch, metric, Side::Worse, cohorts, now, *delay));
                 worse.push(evidence.worse.as_mut().map_or(0.0, |mixture| mixture.ln_evidence_of(epochs())));
             }
             let of_step = stretches.iter().filter(|stretch| stretch.step == step);
-            let epochs = of_step.map(|stretch| seen(stretch, metric, Side::Better, now, closing));
+            let epochs = of_step.map(|stretch| seen(stretch, metric, Side::Better, cohorts, now, closing));
             better.push(evidence.better.as_mut().map_or(0.0, |mixture| mixture.ln_evidence_of(epochs)));
         }
         let missing = metrics.iter().find(|metric| self.plan.known(metric.phi).is_none()).map(|metric| metric.name.clone());
@@ -363,11 +377,11 @@ impl Scales {
     fn guard(&self, now: u64) -> Guard {
         let mut guard = Guard::default();
         let Some(errors) = self.metrics.iter().find(|metric| metric.kind == MetricKind::Error) else { return guard };
-        let (set, closing) = (errors.sets[0], errors.closing[0]);
+        let Set { number: set, rule, closing, .. } = Set::of(errors, Side::Worse, self.cohorts);
         for (second, tallies) in self.stretches.iter().flat_map(|stretch| &stretch.cells) {
             let of = |tally: &Tally, closes: u64| {
                 let is_closed = second + 1 + closes <= now;
-                let seen = units(tally, errors.kind, set, is_closed, false);
+                let seen = units(tally, rule, set, is_closed, false);
                 // Only what is closed counts here; `units` also holds what is open.
                 Units { closed: if is_closed { seen.closed } else { tally.ended.min(tally.drawn) }, bad: seen.bad }
             };
@@ -385,7 +399,7 @@ impl Scales {
         let now = self.looked_at;
         let young = self.stretches.iter().map(|stretch| {
             let mut closed = stretch.closed;
-            for set in sets(&self.metrics) {
+            for set in sets(&self.metrics, self.cohorts) {
                 closed[set.number] = prefix_of(stretch, &set, set.side, now, self.plan.closing);
             }
             let drawn = drawn(stretch, now);
@@ -399,7 +413,7 @@ impl Scales {
     pub fn seen(&self, metric: &Measured, side: Side, delay: u64) -> Vec<Epoch> {
         let now = self.looked_at;
         let past = self.past.iter().map(|past| past.epoch(metric, side));
-        past.chain(self.stretches.iter().map(|stretch| seen(stretch, metric, side, now, delay))).collect()
+        past.chain(self.stretches.iter().map(|stretch| seen(stretch, metric, side, self.cohorts, now, delay))).collect()
     }
 
     /// Units drawn in this step so far: candidate, stable.
@@ -424,7 +438,7 @@ impl Scales {
         let (now, closing) = (self.looked_at, self.plan.closing);
         let past = self.past.iter().filter(|past| past.step == self.step).map(|past| past.epoch(metric, Side::Better));
         let young = self.stretches.iter().filter(|stretch| stretch.step == self.step);
-        past.chain(young.map(|stretch| seen(stretch, metric, Side::Better, now, closing))).collect()
+        past.chain(young.map(|stretch| seen(stretch, metric, Side::Better, self.cohorts, now, closing))).collect()
     }
 
     /// The candidate's share of the open epoch, 0 to 1.
@@ -469,25 +483,41 @@ fn worse(plan: &Plan, metric: &Measured) -> Option<Mixture> {
     plan.known(metric.phi).map(|phi| Mixture::new(Side::Worse, rho, delta, phi))
 }
 
+/// What an open unit is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Open until its answer has ended; at the closing age it is bad, unless its answer has begun.
+    Errors,
+    /// Open until its answer's head has come; at the closing age it is bad.
+    Latency,
+    /// A client: open until the closing age, then good; bad at once.
+    Cohort,
+}
+
 /// One counter set, and when it closes.
 struct Set {
     number: usize,
-    kind: MetricKind,
+    rule: Rule,
     side: Side,
     closing: Closing,
 }
 
 impl Set {
-    fn of(metric: &Measured, side: Side) -> Self {
-        Self { number: metric.set(side), kind: metric.kind, side, closing: metric.closing[side as usize] }
+    fn of(metric: &Measured, side: Side, cohorts: bool) -> Self {
+        let rule = match metric.kind {
+            _ if cohorts => Rule::Cohort,
+            MetricKind::Error => Rule::Errors,
+            MetricKind::Latency => Rule::Latency,
+        };
+        Self { number: metric.set(side), rule, side, closing: metric.closing[side as usize] }
     }
 }
 
 /// Each counter set once.
-fn sets(metrics: &[Measured]) -> impl Iterator<Item = Set> {
-    metrics.iter().flat_map(|metric| {
-        let better = (metric.sets[0] != metric.sets[1]).then(|| Set::of(metric, Side::Better));
-        std::iter::once(Set::of(metric, Side::Worse)).chain(better)
+fn sets(metrics: &[Measured], cohorts: bool) -> impl Iterator<Item = Set> {
+    metrics.iter().flat_map(move |metric| {
+        let better = (metric.sets[0] != metric.sets[1]).then(|| Set::of(metric, Side::Better, cohorts));
+        std::iter::once(Set::of(metric, Side::Worse, cohorts)).chain(better)
     })
 }
 
@@ -503,11 +533,11 @@ fn epoch_of(stretch: &Stretch, metric: &Measured, side: Side, arms: Arms) -> Epo
 }
 
 /// The epoch as all its units say that were assigned at least `delay` seconds ago; open ones are set against the claim.
-fn seen(stretch: &Stretch, metric: &Measured, side: Side, now: u64, delay: u64) -> Epoch {
+fn seen(stretch: &Stretch, metric: &Measured, side: Side, cohorts: bool, now: u64, delay: u64) -> Epoch {
     if !counts(stretch.number, stretch.warm, metric, side) {
         return Epoch { share: stretch.share, arms: Arms::default() };
     }
-    Epoch { share: stretch.share, arms: prefix_of(stretch, &Set::of(metric, side), side, now, delay) }
+    Epoch { share: stretch.share, arms: prefix_of(stretch, &Set::of(metric, side, cohorts), side, now, delay) }
 }
 
 fn prefix_of(stretch: &Stretch, set: &Set, side: Side, now: u64, delay: u64) -> Arms {
@@ -518,8 +548,8 @@ fn prefix_of(stretch: &Stretch, set: &Set, side: Side, now: u64, delay: u64) -> 
         }
         let is_closed = |closes: u64| second + 1 + closes <= now;
         let (candidate, stable) = (is_closed(set.closing.candidate), is_closed(set.closing.stable));
-        add(&mut arms.candidate, units(&tallies.candidate, set.kind, set.number, candidate, side == Side::Better));
-        add(&mut arms.stable, units(&tallies.stable, set.kind, set.number, stable, side == Side::Worse));
+        add(&mut arms.candidate, units(&tallies.candidate, set.rule, set.number, candidate, side == Side::Better));
+        add(&mut arms.stable, units(&tallies.stable, set.rule, set.number, stable, side == Side::Worse));
     }
     arms
 }
@@ -529,14 +559,15 @@ fn add(sum: &mut Units, units: Units) {
     sum.bad += units.bad;
 }
 
-/// All units of a cell's arm in one counter set. `is_closed`: the youngest has reached the closing age, so that what is open is
-/// bad, unless its answer has begun: then only its length is the client's and the network's.
-fn units(tally: &Tally, kind: MetricKind, set: usize, is_closed: bool, open_is_bad: bool) -> Units {
+/// All units of a cell's arm in one counter set. `is_closed`: the youngest has reached the closing age.
+fn units(tally: &Tally, rule: Rule, set: usize, is_closed: bool, open_is_bad: bool) -> Units {
     let ended = tally.ended.min(tally.drawn);
     let answering = tally.answering.min(tally.drawn - ended);
-    let open = match kind {
-        MetricKind::Error if !is_closed => tally.drawn - ended,
-        MetricKind::Error | MetricKind::Latency => tally.drawn - ended - answering,
+    let open = match rule {
+        Rule::Errors if !is_closed => tally.drawn - ended,
+        Rule::Errors | Rule::Latency => tally.drawn - ended - answering,
+        Rule::Cohort if is_closed => 0,
+        Rule::Cohort => tally.drawn - tally.bad[set].min(tally.drawn),
     };
     let known = tally.drawn - open;
     let bad = tally.bad[set].min(known) + if is_closed || open_is_bad { open } else { 0 };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ListenerName, Route, ServiceName, Weight};
+use crate::{ListenerName, Route, ServiceName, StickyBy, Weight};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Desired {
@@ -121,6 +121,12 @@ pub struct Canary {
     /// Rising, at least one; the last has weight 10,000.
     pub steps: Vec<Step>,
     pub analysis: Analysis,
+    /// Clients stay on their version.
+    #[serde(default)]
+    pub sticky: Option<StickyBy>,
+    /// A sticky client's requests count for so long after its first one in a step.
+    #[serde(default)]
+    pub sticky_window_ms: u64,
     /// A candidate that was taken back stays running for this long.
     pub keep_ms: u64,
 }

@@ -24,6 +24,8 @@ pub struct ServiceRouting {
     pub arms: Vec<Arm>,
     /// How requests are drawn to the first of two arms.
     pub draw: Option<Draw>,
+    /// A cookie of a draw that is over: it is taken back from clients that still have it.
+    pub stale_cookie: Option<String>,
     /// Versions with targets that may get requests (arms, previews).
     pub versions: Vec<VersionTargets>,
     pub previews: Vec<Preview>,
@@ -67,6 +69,29 @@ pub struct Draw {
     pub release: ReleaseId,
     /// Absent: the draw is not counted.
     pub judged: Option<Judged>,
+    /// Absent: each request is drawn for itself.
+    pub sticky: Option<Sticky>,
+}
+
+/// Clients are drawn once per release: the release's id salts the draw, and a raise only adds clients to the candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sticky {
+    pub by: StickyBy,
+    /// Clients below this weight moved at an earlier step, and do not count at this one.
+    pub before: Weight,
+    /// Requests of a client count for so long after its first one in a step.
+    pub window_ms: u64,
+}
+
+/// What tells one client from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StickyBy {
+    /// A cookie that the proxy gives out.
+    Cookie(String),
+    /// A field of the request, lower case; without it, the address.
+    Header(String),
+    Address,
 }
 
 /// What the data plane counts for the judge. A request keeps the epoch in which it was drawn.

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use model::Mode;
+use model::{Mode, StickyBy};
 
 use crate::body::{AnswerBody, RequestBody};
 use crate::client::{Busy, Client};
 use crate::clock::now_ms;
+use crate::cohort::{self, Cohorts};
 use crate::counts::VersionCounts;
 use crate::head::{self, Head};
 use crate::lane::Lane;
@@ -23,7 +24,7 @@ use crate::line::{Broken, Sender};
 use crate::live::Claim;
 use crate::reason::Reason;
 use crate::retry::{Attempts, Spare};
-use crate::table::{Routed, Table};
+use crate::table::{Routed, Service, Table};
 use crate::ticket::{Ticket, Words};
 use crate::unit::Unit;
 use crate::{answer, respond};
@@ -42,6 +43,8 @@ pub(crate) struct Passage {
     arm: Option<usize>,
     unit: Option<Box<Unit>>,
     has_waited: bool,
+    /// Of a sticky client: goes with the answer.
+    cookie: Option<Box<HeaderValue>>,
 }
 
 /// So often it is seen whether a client on hold is still there.
@@ -87,6 +90,7 @@ pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Requ
                 arm: None,
                 unit: None,
                 has_waited: false,
+                cookie: None,
             };
             passage.run(request).await
         }
@@ -128,7 +132,12 @@ impl Passage {
                 }
             }
             request = match self.attempt(&table, routed, request).await {
-                Attempt::Answered(response) => return response,
+                Attempt::Answered(mut response) => {
+                    if let Some(cookie) = self.cookie {
+                        response.headers_mut().append(header::SET_COOKIE, *cookie);
+                    }
+                    return response;
+                }
                 Attempt::Again(request) => request,
             };
         }
@@ -177,7 +186,7 @@ impl Passage {
             return Attempt::Answered(self.made(Reason::NothingDeployed));
         }
         if routed.only.is_none() && self.arm.is_none() {
-            self.draw(service);
+            self.draw(service, request.headers());
         }
         let arm = self.arm.unwrap_or(0);
         let picked = if self.attempts.exhausted() { None } else { service.pick(routed.only, arm, self.attempts.tried(), now_ms()) };
@@ -216,11 +225,29 @@ impl Passage {
     }
 
     /// Between two arms; counted in the epoch that this table has.
-    fn draw(&mut self, service: &crate::table::Service) {
+    fn draw(&mut self, service: &Service, headers: &HeaderMap) {
+        if let Some(name) = service.stale_cookie.as_deref().filter(|name| cohort::cookie(headers, name).is_some()) {
+            self.cookie = HeaderValue::try_from(format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")).ok().map(Box::new);
+        }
+        if let Some(cohorts) = &service.cohorts {
+            return self.draw_client(service, cohorts, headers);
+        }
         self.arm = service.draw();
         if let (Some(arm), Some(epoch)) = (self.arm, &service.epoch) {
             let now = if self.has_waited { Instant::now() } else { self.started };
             self.unit = Some(Box::new(Unit::draw(epoch, self.lane.index, arm, now)));
+        }
+    }
+
+    fn draw_client(&mut self, service: &Service, cohorts: &Cohorts, headers: &HeaderMap) {
+        let key = cohorts.client(headers, self.client.peer.ip());
+        self.arm = service.arm_at(|| key.place);
+        if let (StickyBy::Cookie(name), Some(value)) = (&cohorts.sticky.by, &key.new_cookie) {
+            self.cookie = HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax")).ok().map(Box::new);
+        }
+        if let (Some(arm), Some(epoch)) = (self.arm, &service.epoch) {
+            let now = if self.has_waited { Instant::now() } else { self.started };
+            self.unit = Unit::of_client(epoch, &key, &cohorts.sticky, arm, now).map(Box::new);
         }
     }
 

@@ -8,6 +8,7 @@ mod black_box;
 mod body;
 mod client;
 mod clock;
+mod cohort;
 mod counts;
 mod forward;
 mod handle;

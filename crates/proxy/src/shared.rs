@@ -131,8 +131,8 @@ impl Lives for Registry {
         self.held.entry(service.clone()).or_default().clone()
     }
 
-    fn cells(&mut self, release: &ReleaseId, closing_s: u64) -> Arc<Cells> {
+    fn cells(&mut self, release: &ReleaseId, closing_s: u64, sticky: bool) -> Arc<Cells> {
         let threads = self.threads;
-        self.cells.entry(release.clone()).or_insert_with(|| Arc::new(Cells::new(threads, closing_s))).clone()
+        self.cells.entry(release.clone()).or_insert_with(|| Arc::new(Cells::new(threads, closing_s, sticky))).clone()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use model::{Arm, Draw, HostPattern, ListenerName, Mode, ReleaseId, ServiceName, ServiceRouting, TargetId, VersionName};
 
+use crate::cohort::Cohorts;
 use crate::counts::VersionCounts;
 use crate::live::TargetLive;
 use crate::reason::Reason;
@@ -31,6 +32,10 @@ pub(crate) struct Service {
     pub(crate) arms: Vec<(u16, usize)>,
     /// What is counted of the draw between two arms.
     pub(crate) epoch: Option<Arc<Epoch>>,
+    /// Clients stay on the arm that they were drawn to.
+    pub(crate) cohorts: Option<Cohorts>,
+    /// A cookie that clients need no more.
+    pub(crate) stale_cookie: Option<String>,
     pub(crate) versions: Vec<Version>,
     pub(crate) previews: Vec<usize>,
     /// Requests on hold, over all threads.
@@ -78,7 +83,7 @@ pub(crate) trait Lives {
     fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive>;
     fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts>;
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32>;
-    fn cells(&mut self, release: &ReleaseId, closing_s: u64) -> Arc<Cells>;
+    fn cells(&mut self, release: &ReleaseId, closing_s: u64, sticky: bool) -> Arc<Cells>;
 }
 
 impl Table {
@@ -202,6 +207,8 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
     let arm = |arm: &Arm| Some((arm.weight, index_of(&arm.version)?));
     let arms: Vec<(u16, usize)> = routing.arms.iter().filter(|arm| arm.weight > 0).filter_map(arm).collect();
     Service {
+        cohorts: routing.draw.as_ref().and_then(|draw| Some(Cohorts::new(draw.sticky.clone()?, draw.release.as_str()))),
+        stale_cookie: routing.stale_cookie.clone(),
         epoch: routing.draw.as_ref().filter(|_| arms.len() == 2).and_then(|draw| epoch(draw, lives)),
         mode: routing.mode.clone(),
         maintenance: match &routing.mode {
@@ -224,7 +231,7 @@ fn epoch(draw: &Draw, lives: &mut impl Lives) -> Option<Arc<Epoch>> {
         thresholds[0].push((threshold.set, Duration::from_nanos(threshold.candidate_ns)));
         thresholds[1].push((threshold.set, Duration::from_nanos(threshold.stable_ns)));
     }
-    let cells = lives.cells(&draw.release, judged.closing_s);
+    let cells = lives.cells(&draw.release, judged.closing_s, draw.sticky.is_some());
     Some(Arc::new(Epoch { cells, number: judged.epoch, timeout_bad: Duration::from_millis(judged.timeout_bad_ms), thresholds }))
 }
 
@@ -268,9 +275,12 @@ impl Service {
     /// Which arm a new request goes to, exactly with the arms' weights; the candidate lies at the low end. `None`: there are not
     /// two.
     pub(crate) fn draw(&self) -> Option<usize> {
+        self.arm_at(|| model::below_parts(|| fastrand::u64(..)))
+    }
+
+    pub(crate) fn arm_at(&self, place: impl FnOnce() -> u16) -> Option<usize> {
         let [(candidate, _), (_, _)] = self.arms[..] else { return None };
-        let point = model::below_parts(|| fastrand::u64(..));
-        Some(usize::from(point >= candidate))
+        Some(usize::from(place() >= candidate))
     }
 }
 

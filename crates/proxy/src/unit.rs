@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::clock::second_of;
+use crate::cohort::{ClientKey, Clients};
 
 /// Errors, and two sets for each of three latency quantiles.
 pub const SETS: usize = 7;
@@ -40,6 +41,8 @@ pub struct CellCounts {
 pub(crate) struct Cells {
     lanes: Box<[Ring]>,
     seconds: u64,
+    /// Where clients stick, they are the units.
+    pub(crate) clients: Option<Clients>,
 }
 
 struct Ring {
@@ -69,10 +72,13 @@ fn bump(count: &AtomicU32, by: u32) {
 }
 
 impl Cells {
-    pub(crate) fn new(threads: usize, closing_s: u64) -> Self {
+    pub(crate) fn new(threads: usize, closing_s: u64, sticky: bool) -> Self {
+        if sticky {
+            return Self { lanes: Box::default(), seconds: 0, clients: Some(Clients::new(closing_s)) };
+        }
         let seconds = closing_s + SLACK_S;
         let ring = |_| Ring { slots: (0..seconds * EPOCHS).map(|_| Slot::default()).collect() };
-        Self { lanes: (0..threads).map(ring).collect(), seconds }
+        Self { lanes: (0..threads).map(ring).collect(), seconds, clients: None }
     }
 
     fn slot(&self, lane: usize, epoch: u32, second: u64) -> &Slot {
@@ -82,6 +88,9 @@ impl Cells {
 
     /// All cells, added up over the threads; an open one is torn at most by what happens just now.
     pub(crate) fn read(&self) -> Vec<CellCounts> {
+        if let Some(clients) = &self.clients {
+            return clients.read();
+        }
         let mut cells: BTreeMap<u64, CellCounts> = BTreeMap::new();
         for slot in self.lanes.iter().flat_map(|ring| &ring.slots) {
             let tag = slot.tag.load(Ordering::Acquire);
@@ -147,6 +156,8 @@ pub(crate) struct Epoch {
 
 pub(crate) struct Unit {
     epoch: Arc<Epoch>,
+    /// A request of a sticky client: the client is the unit.
+    client: Option<u64>,
     lane: usize,
     second: u64,
     pub(crate) arm: usize,
@@ -169,7 +180,31 @@ impl Unit {
             slot.tag.store(tag, Ordering::Release);
         }
         bump(&slot.arms[arm].drawn, 1);
-        Self { epoch: epoch.clone(), lane, second, arm, drawn_at: now, failed: false, answering: false, over: false }
+        Self { epoch: epoch.clone(), client: None, lane, second, arm, drawn_at: now, failed: false, answering: false, over: false }
+    }
+
+    /// A request of a sticky client; `None` when it does not count.
+    pub(crate) fn of_client(epoch: &Arc<Epoch>, key: &ClientKey, sticky: &model::Sticky, arm: usize, now: Instant) -> Option<Self> {
+        let second = second_of(now);
+        let counts = epoch.cells.clients.as_ref()?.enter(key, sticky, (epoch.number, second), arm, now);
+        let client = counts.then_some(key.hash)?;
+        let epoch = epoch.clone();
+        Some(Self { epoch, client: Some(client), lane: 0, second, arm, drawn_at: now, failed: false, answering: false, over: false })
+    }
+
+    /// Tells of the client what this request was.
+    fn tell_client(&mut self, client: u64, is_over: bool) {
+        let Some(clients) = &self.epoch.cells.clients else { return };
+        let age = self.drawn_at.elapsed();
+        let mut sets = 0;
+        if !self.answering {
+            let slow = self.epoch.thresholds[self.arm].iter().filter(|(_, threshold)| age >= *threshold);
+            sets |= slow.fold(0, |sets, (set, _)| sets | 1 << set);
+        }
+        if self.failed || is_over && !self.answering && age >= self.epoch.timeout_bad {
+            sets |= 1;
+        }
+        clients.bad(client, sets);
     }
 
     /// Absent when the cell was closed and used again.
@@ -187,6 +222,11 @@ impl Unit {
     pub(crate) fn answered(&mut self, bad: bool, is_whole: bool) {
         let age = self.drawn_at.elapsed();
         self.failed |= bad || age >= self.epoch.timeout_bad;
+        if let Some(client) = self.client {
+            self.tell_client(client, is_whole);
+            (self.answering, self.over) = (true, is_whole);
+            return;
+        }
         let Some(slot) = self.slot() else { return };
         self.count_latency(slot, age);
         if self.failed || is_whole {
@@ -222,6 +262,9 @@ impl Drop for Unit {
         if self.over {
             return;
         }
+        if let Some(client) = self.client {
+            return self.tell_client(client, true);
+        }
         let age = self.drawn_at.elapsed();
         let Some(slot) = self.slot() else { return };
         if self.answering {
@@ -239,7 +282,7 @@ mod tests {
 
     fn epoch() -> Arc<Epoch> {
         let thresholds = [vec![(1, Duration::ZERO)], vec![(1, Duration::from_secs(3_600))]];
-        Arc::new(Epoch { cells: Arc::new(Cells::new(1, 30)), number: 3, timeout_bad: Duration::from_secs(30), thresholds })
+        Arc::new(Epoch { cells: Arc::new(Cells::new(1, 30, false)), number: 3, timeout_bad: Duration::from_secs(30), thresholds })
     }
 
     fn only(epoch: &Epoch) -> CellCounts {

@@ -19,7 +19,7 @@ fn judged(epoch: u32) -> Draw {
         Threshold { set: 1, candidate_ns: 1, stable_ns: 3_600_000_000_000 },
         Threshold { set: 2, candidate_ns: 3_600_000_000_000, stable_ns: 1 },
     ];
-    Draw { release: release(), judged: Some(Judged { epoch, closing_s: 30, timeout_bad_ms: 30_000, thresholds }) }
+    Draw { release: release(), judged: Some(Judged { epoch, closing_s: 30, timeout_bad_ms: 30_000, thresholds }), sticky: None }
 }
 
 fn house(candidate: &Target, stable: &Target, weight: u16) -> House {

@@ -3,7 +3,9 @@
 //! **Invariant**: never an unpermitted version (an unpromoted preview); among the permitted ones, one with a healthy target
 //! before one without.
 
-use model::{Arm, Draw, Judged, Preview, ServiceName, ServiceRouting, Target, VersionName, VersionTargets, WEIGHT_SUM, Weight};
+use model::{
+    Arm, Draw, Judged, Preview, ServiceName, ServiceRouting, Sticky, StickyBy, Target, VersionName, VersionTargets, WEIGHT_SUM, Weight,
+};
 
 use crate::clockwork::{Release, State};
 use crate::service::Service;
@@ -35,7 +37,8 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
         name: service.name.clone(),
         routes: desired.routes.clone(),
         mode: service.mode.clone(),
-        draw: release.filter(|_| arms.len() == 2).map(|release| Draw { release: release.id.clone(), judged }),
+        stale_cookie: if arms.len() == 2 { None } else { cookie(desired) },
+        draw: release.filter(|_| arms.len() == 2).map(|release| Draw { release: release.id.clone(), judged, sticky: sticky(release) }),
         arms: arms.into_iter().map(|(version, weight)| Arm { version: version.clone(), weight }).collect(),
         versions,
         previews: previewed
@@ -50,6 +53,25 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
 /// The host name that a version is previewed by; lower case.
 pub fn preview_host(desired: &model::Service, service: &ServiceName, version: &VersionName) -> String {
     desired.preview_host.replace("{version}", version.as_str()).replace("{service}", service.as_str()).to_ascii_lowercase()
+}
+
+fn sticky(release: &Release) -> Option<Sticky> {
+    let canary = release.settings.canary.as_ref()?;
+    let step = match release.state {
+        // Until the next weight is set, the step before goes on.
+        State::StepGating { step, .. } | State::Preparing { step, .. } => step.checked_sub(1)?,
+        _ => release.state.step()?,
+    };
+    let before = step.checked_sub(1).map_or(0, |before| canary.steps[before].weight);
+    Some(Sticky { by: canary.sticky.clone()?, before, window_ms: canary.sticky_window_ms })
+}
+
+/// That the service's clients are told apart by.
+fn cookie(desired: &model::Service) -> Option<String> {
+    match desired.strategy.canary.as_ref()?.sticky.as_ref()? {
+        StickyBy::Cookie(name) => Some(name.clone()),
+        StickyBy::Header(_) | StickyBy::Address => None,
+    }
 }
 
 /// Who serves how much; the candidate first while there are two. At a step the weights stay whatever the health: the judge sees

@@ -38,7 +38,10 @@ fn canary(gates: [usize; 3]) -> Settings {
     };
     let steps = [100, 500, 10_000].into_iter().zip(gates).map(step).collect();
     let analysis = Analysis::None { reason: "a test".into() };
-    Settings { canary: Some(Canary { steps, analysis, keep_ms: 1_000 }), ..settings(0, Promotion::Auto, 0) }
+    Settings {
+        canary: Some(Canary { steps, analysis, sticky: None, sticky_window_ms: 0, keep_ms: 1_000 }),
+        ..settings(0, Promotion::Auto, 0)
+    }
 }
 
 /// A release of v2 that is at its first step.
