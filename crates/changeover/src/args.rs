@@ -155,9 +155,18 @@ pub(crate) enum Verb {
 
 #[derive(clap::Args)]
 pub(crate) struct Demo {
+    /// switch: blue/green, rollback, a version that fails its gate; canary: a good version climbs, a bad one is taken back
+    #[arg(value_enum, default_value_t = DemoOf::Switch)]
+    pub(crate) what: DemoOf,
     /// Leave it running at the end
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DemoOf {
+    Switch,
+    Canary,
 }
 
 #[derive(clap::Args)]
