@@ -37,6 +37,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("fsfreeze", "util-linux"),
     ("unshare", "util-linux"),
     ("mount", "mount"),
+    ("prometheus", "prometheus"),
 ];
 
 /// Nothing is installed where nothing is missing. Without root or apt it says what will fail.
