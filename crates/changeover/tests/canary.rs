@@ -249,6 +249,22 @@ fn a_dry_run_forecasts_and_little_traffic_is_said_beforehand() {
     drop(load);
 }
 
+#[test]
+fn a_first_step_on_copies_shows_what_fails_to_nobody() {
+    let strategy = QUICK.replace("steps: [10%, 50%]", "mirror: [GET], steps: [50%]").replace("dwell: 2s", "dwell: 2s");
+    let house = House::start("27850-27879", &strategy);
+    house.good(&["deploy", "web", "--version", "v1"]);
+    let load = house.load();
+    let told = house.good(&["deploy", "web", "--version", "v2"]);
+    assert!(told.contains("canary: 0 % → 50 % → 100 %") && told.contains("advance    0.00 % of"), "{told}");
+    house.behaves("v3", "errors 1");
+    let error = house.bad(&["deploy", "web", "--version", "v3"], 1);
+    assert!(error.contains("copies of requests failed on v3"), "{error}");
+    let tally = load.stop();
+    assert_nothing_lost(&tally);
+    assert_eq!(tally.failed_by_version.len(), 0, "no client saw v3");
+}
+
 /// One request with these fields: the version that answered, and the cookie that was set.
 fn ask(house: &House, fields: &str) -> (String, Option<String>) {
     use std::io::{Read, Write};

@@ -18,6 +18,8 @@ const STEPS: [Weight; 4] = [100, 500, 2_000, WEIGHT_SUM];
 const DWELL_MIN_MS: u64 = 2_000;
 /// Ten times as slow.
 const SLOWER_MAX: f64 = 900.0;
+/// Copies are held in memory.
+const MIRROR_BODY_MAX: u64 = 64 * 1024;
 /// What a client does for so long after its first request tells how it fares.
 const STICKY_WINDOW_MS: u64 = 60_000;
 /// Whatever the step, the judge's cells cover this much.
@@ -38,6 +40,7 @@ pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<St
         None => Some(STEPS.into_iter().map(|weight| plain(weight, limits)).collect()),
     };
     let sticky = table.take("sticky").map_or(Some(None), |node| sticky(node, problems).map(Some));
+    let mirror = table.take("mirror").map_or(Some(None), |node| mirror(node, problems).map(Some));
     let analysis = match table.take("analysis") {
         Some(node) => analysis(node, problems),
         None => judged(Table::empty(&table.at, "`analysis`"), problems).map(Analysis::Judged),
@@ -49,7 +52,12 @@ pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<St
     }
     table.finish(problems);
     let (sticky, sticky_window_ms) = sticky?.map_or((None, 0), |(by, window_ms)| (Some(by), window_ms));
-    let canary = Canary { steps: steps?, analysis: analysis?, sticky, sticky_window_ms, keep_ms: keep_ms? };
+    let mut steps = steps?;
+    // Copies go to a version that gets nothing else.
+    if matches!(mirror, Some(Some(_))) && steps[0].weight > 0 {
+        steps.insert(0, plain(0, limits));
+    }
+    let canary = Canary { steps, analysis: analysis?, sticky, sticky_window_ms, mirror: mirror?, keep_ms: keep_ms? };
     dwell_ms.and(max_ms)?;
     Some(Strategy { canary: Some(canary), ..strategy? })
 }
@@ -74,6 +82,34 @@ fn sticky(node: &Node, problems: &mut Problems) -> Option<(StickyBy, u64)> {
         }
     };
     Some((by, window_ms?))
+}
+
+/// Methods that may be carried out twice; `body` is how many bytes of a body are copied at most.
+fn mirror(node: &Node, problems: &mut Problems) -> Option<(Vec<String>, u64)> {
+    let (methods, body_max) = match &node.kind {
+        Kind::List(_) => (node, Some(MIRROR_BODY_MAX)),
+        _ => {
+            let mut table = Table::open(node, "`mirror`", problems)?;
+            let body = table.take("body").map_or(Some(MIRROR_BODY_MAX), |node| number(node, "`body`", 0..=16 * MIRROR_BODY_MAX, problems));
+            let Some(methods) = table.take("methods") else {
+                table.missing("methods", "those that may be carried out twice, such as `methods: [GET, HEAD]`", problems);
+                return None;
+            };
+            table.finish(problems);
+            (methods, body)
+        }
+    };
+    let mut names = Vec::new();
+    for item in list(methods, "`mirror`", problems)? {
+        let name = text(item, "a method", problems)?;
+        let known = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH"];
+        if !known.contains(&name.as_str()) {
+            problems.add(&item.at, format!("unknown method `{name}`"), Some(suggest(&name.to_ascii_uppercase(), &known)));
+            return None;
+        }
+        names.push(name);
+    }
+    Some((names, body_max?))
 }
 
 /// The name of a cookie or a field (RFC 9110 §5.6.2).

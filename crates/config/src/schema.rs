@@ -195,6 +195,8 @@ struct Canary {
     keep: Option<Duration>,
     /// Clients stay on their version. Default: each request is drawn for itself.
     sticky: Option<Sticky>,
+    /// A first step of 0 % on copies of requests: methods that may be carried out twice. Default: no copies.
+    mirror: Option<MirrorOf>,
     analysis: Option<Analysis>,
     /// What must pass before the first step.
     gates: Option<Vec<Gate>>,
@@ -243,6 +245,21 @@ enum Sticky {
 enum StickyName {
     Cookie,
     Address,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum MirrorOf {
+    Methods(Vec<String>),
+    Settings(MirrorSettings),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct MirrorSettings {
+    methods: Vec<String>,
+    /// Longer bodies are not copied; bytes. Default: 65536.
+    body: Option<u64>,
 }
 
 /// One of `cookie` and `header`.

@@ -179,6 +179,7 @@ services:
       canary:
         steps: [0.1%, { weight: 5%, dwell: 2m, max: 1h, targets: 2, gates: [{ name: ok, approval: { otherwise: proceed }, timeout: 2h }] }]
         keep: 1h
+        mirror: { methods: [GET], body: 1000 }
         sticky: { header: X-User, window: 30s }
         analysis:
           tolerate: { errors: 0.1%, slower: 50% }
@@ -200,8 +201,8 @@ fn a_canary_is_read() {
     let desired = read(CANARY).expect("sound");
     let canary = desired.services.values().next().and_then(|web| web.strategy.canary.clone()).expect("a canary");
     let weights: Vec<u16> = canary.steps.iter().map(|step| step.weight).collect();
-    assert_eq!(weights, [10, 500, 10_000], "all of it comes last by itself");
-    assert_eq!((canary.steps[1].dwell_ms, canary.steps[1].max_ms, canary.steps[1].targets), (120_000, 3_600_000, Some(2)));
+    assert_eq!(weights, [0, 10, 500, 10_000], "all of it comes last by itself, and copies come first");
+    assert_eq!((canary.steps[2].dwell_ms, canary.steps[2].max_ms, canary.steps[2].targets), (120_000, 3_600_000, Some(2)));
     let model::Analysis::Judged(judging) = canary.analysis else { panic!("it is judged") };
     assert_eq!((judging.budget, judging.timeout_bad_ms, judging.guards.len(), judging.metrics.len()), (0.000_5, 15_000, 3, 3));
     let plain = "listeners: { main: 127.0.0.1:8080 }\nservices: { web: { run: { command: x }, strategy: canary } }";

@@ -60,6 +60,8 @@ pub trait DataPlane: Send + Sync + 'static {
     fn in_flight_of(&self, target: &TargetId) -> usize;
     /// Accepts no more, lets clients finish, bounded.
     fn drain(&self) -> Drained;
+    /// Of copies that a version got.
+    fn mirrored(&self, service: &ServiceName, version: &VersionName) -> Counts;
     /// Absent while nothing is drawn for this release.
     fn counted(&self, release: &ReleaseId) -> Option<Counted>;
     /// Times to the answer's head in the last hour, by bucket of the house's grid.

@@ -60,6 +60,8 @@ pub(crate) struct Caretaker {
     pub(crate) not_before: Moment,
     /// Of the canaries that run.
     pub(crate) analyses: BTreeMap<ServiceName, Analysis>,
+    /// What copies and stable had counted when a step of copies began.
+    pub(crate) mirrors: HashMap<ServiceName, (model::ReleaseId, [Counts; 2])>,
     pub(crate) restarts: HashMap<(ServiceName, VersionName), Restarts>,
     pub(crate) watches: HashMap<ServiceName, Watch>,
     pub(crate) switching: Vec<Waiting>,
@@ -169,6 +171,7 @@ pub async fn start(
         unsaved: false,
         not_before: 0,
         analyses: BTreeMap::new(),
+        mirrors: HashMap::new(),
         restarts: HashMap::new(),
         watches: HashMap::new(),
         switching: Vec::new(),

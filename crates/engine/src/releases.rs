@@ -65,7 +65,7 @@ impl Caretaker {
             State::Starting => self.starting(name, &release.candidate, in_state_ms, release.settings.start_timeout_ms),
             State::Gating { gate } | State::StepGating { gate, .. } => return self.look_at_gate(&release, *gate).await,
             State::Preparing { step, .. } => return self.preparing(name, &release, *step, in_state_ms).await,
-            State::Judging { step } => self.judging(&release, *step, in_state_ms),
+            State::Judging { step } => self.judging(name, &release, *step, in_state_ms).await,
             State::AwaitingPromotion => None,
             State::Raising { .. } | State::Switching | State::Returning { .. } => {
                 self.all_acknowledged().then_some(Event::SnapshotAcknowledged)
@@ -399,12 +399,12 @@ fn exit_hint(name: &ServiceName, what: &str) -> String {
     format!("\n  hint: it is `services.{name}.run.command`; a relative path begins in `run.cwd`, by default the folder of the file")
 }
 
-fn difference(now: Counts, then: Counts) -> Counts {
+pub(crate) fn difference(now: Counts, then: Counts) -> Counts {
     Counts { requests: now.requests.saturating_sub(then.requests), bad: now.bad.saturating_sub(then.bad) }
 }
 
 /// Share of bad requests, 0 to 1.
-fn share(counts: Counts) -> Option<f64> {
+pub(crate) fn share(counts: Counts) -> Option<f64> {
     (counts.requests > 0).then(|| counts.bad as f64 / counts.requests as f64)
 }
 
@@ -480,7 +480,8 @@ impl Caretaker {
             (State::Judging { .. }, Event::Advanced { .. }) => {
                 let said = self.analyses.get(name).and_then(|analysis| analysis.last.as_ref());
                 let said = said.filter(|said| said.action == judge::Action::Advance).map(|said| said.sentence.clone());
-                let text = said.unwrap_or_else(|| "the step has lasted its time; nothing was judged".to_owned());
+                let mirrored = || self.mirrored_line(name, before);
+                let text = said.or_else(mirrored).unwrap_or_else(|| "the step has lasted its time; nothing was judged".to_owned());
                 told.push(("advanced", format!("advance    {text}, after {}", in_words(took_ms))));
             }
             (State::Returning { .. }, Event::SnapshotAcknowledged) => {

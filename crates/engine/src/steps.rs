@@ -10,14 +10,17 @@ use serde_json::{Value, json};
 use crate::analysis::{Analysis, SILENT_S, Said, is_judged, judged_step, key, look_key, thousands, weight};
 use crate::command::{Input, Rejected};
 use crate::commands::{no_release, refused};
+use crate::edge::Counts;
 use crate::engine::{Caretaker, unavailable, wall_ms};
 use crate::fault_points;
 use crate::logs::last_lines;
 use crate::measure::measure;
-use crate::releases::in_words;
+use crate::releases::{difference, in_words, share};
 use crate::reserve::TakenBack;
 use crate::store::Batch;
 
+/// Fewer copies say nothing.
+const COPIES_MIN: u64 = 100;
 /// Between two weights: three epochs must not share a second.
 const RAISE_MIN_S: u64 = 2;
 /// A look is recorded when something changes, and at least so often.
@@ -103,7 +106,8 @@ impl Caretaker {
         let is_due = analysis.scales.is_due(now_s);
         // A metric counts from the next epoch on; an epoch more does no harm to the bounds, as long as no outcome opens it.
         let may_join = !analysis.knows_all_thresholds() && analysis.scales.may_open(now_s);
-        let opened = (is_due || may_join) && analysis.join(&self.data_plane.heads(name, &analysis.stable)) || is_due;
+        let has_joined = (is_due || may_join) && analysis.join(&self.data_plane.heads(name, &analysis.stable));
+        let opened = is_due || has_joined;
         if opened {
             analysis.scales.open_next(now_s);
         }
@@ -306,11 +310,39 @@ impl Caretaker {
     }
 
     /// A step that nothing is judged at lasts its dwell; the judge has the word at all others.
-    pub(crate) fn judging(&self, release: &Release, step: usize, in_state_ms: u64) -> Option<Event> {
+    pub(crate) async fn judging(&mut self, name: &ServiceName, release: &Release, step: usize, in_state_ms: u64) -> Option<Event> {
         let canary = release.settings.canary.as_ref()?;
         let is_judged = is_judged(release) && matches!(canary.analysis, model::Analysis::Judged(_));
-        let over = !is_judged && release.paused.is_none() && in_state_ms >= canary.steps[step].dwell_ms;
+        let mut over = !is_judged && release.paused.is_none() && in_state_ms >= canary.steps[step].dwell_ms;
+        if release.weight() == 0 && canary.mirror.is_some() {
+            let [copies, stable] = self.mirrored(name, release);
+            if let Some(reason) = copies_fail(&release.candidate, copies, stable) {
+                self.regressed(name, reason).await;
+                return None;
+            }
+            // Nothing measured is never a pass.
+            over &= copies.requests > 0;
+        }
         over.then_some(Event::Advanced { step, full: false })
+    }
+
+    /// What copies and stable's own requests came to in this step.
+    fn mirrored(&mut self, name: &ServiceName, release: &Release) -> [Counts; 2] {
+        let of = |version: Option<&VersionName>| version.map(|version| self.data_plane.counts(name, version)).unwrap_or_default();
+        let now = [self.data_plane.mirrored(name, &release.candidate), of(release.stable.as_ref())];
+        let since = self.mirrors.entry(name.clone()).or_insert_with(|| (release.id.clone(), now));
+        if since.0 != release.id {
+            *since = (release.id.clone(), now);
+        }
+        [difference(now[0], since.1[0]), difference(now[1], since.1[1])]
+    }
+
+    /// What is told of a step that was lived through on copies.
+    pub(crate) fn mirrored_line(&self, name: &ServiceName, release: &Release) -> Option<String> {
+        let (_, since) = self.mirrors.get(name).filter(|(id, _)| *id == release.id)?;
+        let copies = difference(self.data_plane.mirrored(name, &release.candidate), since[0]);
+        let percent = share(copies)? * 100.0;
+        Some(format!("{percent:.2} % of {} copies failed on {}", thousands(copies.requests), release.candidate))
     }
 
     /// How many targets a version needs now: a canary's step may need fewer than stable.
@@ -481,6 +513,13 @@ impl Caretaker {
             self.reconcile(name).await;
         }
     }
+}
+
+/// No comparison of the judge's, since a copy is no request: only what is plain.
+fn copies_fail(candidate: &VersionName, copies: Counts, stable: Counts) -> Option<String> {
+    let (of_copies, of_stable) = (share(copies)?, share(stable).unwrap_or(0.0));
+    let fails = copies.requests >= COPIES_MIN && of_copies > 0.5 && 2.0 * of_stable < of_copies;
+    fails.then(|| format!("{} of {} copies of requests failed on {candidate}", thousands(copies.bad), thousands(copies.requests)))
 }
 
 fn what(event: &Event) -> &'static str {

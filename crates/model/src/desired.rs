@@ -124,6 +124,9 @@ pub struct Canary {
     /// Clients stay on their version.
     #[serde(default)]
     pub sticky: Option<StickyBy>,
+    /// During a step of 0 %: methods that may be carried out twice, and how long a body is copied at most.
+    #[serde(default)]
+    pub mirror: Option<(Vec<String>, u64)>,
     /// A sticky client's requests count for so long after its first one in a step.
     #[serde(default)]
     pub sticky_window_ms: u64,

@@ -14,7 +14,7 @@ pub use desired::{
 pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
 pub use share::{LATENCY_BUCKETS, below_parts, latency_bucket, latency_edge_ns};
 pub use snapshot::{
-    Arm, Draw, Judged, Mode, Preview, Route, ServiceRouting, Snapshot, Sticky, StickyBy, Target, Threshold, VersionTargets,
+    Arm, Draw, Judged, Mirror, Mode, Preview, Route, ServiceRouting, Snapshot, Sticky, StickyBy, Target, Threshold, VersionTargets,
 };
 
 /// A share of traffic in parts per 10,000, so that it adds up exactly.

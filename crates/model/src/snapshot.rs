@@ -24,6 +24,8 @@ pub struct ServiceRouting {
     pub arms: Vec<Arm>,
     /// How requests are drawn to the first of two arms.
     pub draw: Option<Draw>,
+    /// A version that gets a copy of each request, and answers nobody.
+    pub mirror: Option<Mirror>,
     /// A cookie of a draw that is over: it is taken back from clients that still have it.
     pub stale_cookie: Option<String>,
     /// Versions with targets that may get requests (arms, previews).
@@ -71,6 +73,16 @@ pub struct Draw {
     pub judged: Option<Judged>,
     /// Absent: each request is drawn for itself.
     pub sticky: Option<Sticky>,
+}
+
+/// Where copies go, and which requests are copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    pub version: VersionName,
+    /// Declared safe to be carried out twice.
+    pub methods: Vec<String>,
+    /// A longer body is not copied.
+    pub body_bytes_max: u64,
 }
 
 /// Clients are drawn once per release: the release's id salts the draw, and a raise only adds clients to the candidate.

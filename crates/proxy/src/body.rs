@@ -3,6 +3,7 @@
 //! **Invariant**: an answer's body holds the claim until its end; a body that was broken off ends in an error, never in a
 //! clean end, so the client sees that it is incomplete.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use crate::head;
 use crate::lane::Lane;
 use crate::line::{Broken, Line, Phase, Sender};
+use crate::mirror::Copied;
 use crate::reason::Reason;
 use crate::ticket::Ticket;
 
@@ -23,26 +25,42 @@ pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// What goes to the target. `line` is set when a line is chosen.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
+    /// Of a copy: what was gathered.
+    stored: VecDeque<Bytes>,
     line: Option<Rc<Line>>,
+    /// Gathers what passes, for a copy.
+    copied: Option<Box<Copied>>,
 }
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming) -> Self {
-        Self { incoming: (!incoming.is_end_stream()).then_some(incoming), line: None }
+        Self { incoming: (!incoming.is_end_stream()).then_some(incoming), stored: VecDeque::new(), line: None, copied: None }
     }
 
     pub(crate) fn none() -> Self {
-        Self { incoming: None, line: None }
+        Self::stored(VecDeque::new())
+    }
+
+    pub(crate) fn stored(stored: VecDeque<Bytes>) -> Self {
+        Self { incoming: None, stored, line: None, copied: None }
+    }
+
+    /// When all of it has passed, its copy goes out.
+    pub(crate) fn copy_to(&mut self, copied: Copied) {
+        if self.incoming.is_none() { copied.send() } else { self.copied = Some(Box::new(copied)) }
     }
 
     pub(crate) fn goes_over(&mut self, line: &Rc<Line>) {
         line.goes_over();
-        line.enter(if self.incoming.is_some() { Phase::Sending } else { Phase::Waiting });
+        line.enter(if self.incoming.is_some() || !self.stored.is_empty() { Phase::Sending } else { Phase::Waiting });
         self.line = Some(line.clone());
     }
 
     fn sent(&mut self) {
         self.incoming = None;
+        if let Some(copied) = self.copied.take() {
+            copied.send();
+        }
         if let Some(line) = &self.line
             && line.phase() == Phase::Sending
         {
@@ -56,6 +74,12 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(part) = self.stored.pop_front() {
+            if self.stored.is_empty() {
+                self.sent();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
@@ -68,7 +92,10 @@ impl Body for RequestBody {
                 if let Some(line) = &self.line {
                     line.moved();
                 }
-                if frame.is_data() {
+                if let Some(part) = frame.data_ref() {
+                    if self.copied.as_mut().is_some_and(|copied| !copied.take(part)) {
+                        self.copied = None;
+                    }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 // Nothing comes after them, and hyper does not ask again.
@@ -89,11 +116,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.stored.is_empty() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        let stored = || SizeHint::with_exact(self.stored.iter().map(|part| part.len() as u64).sum());
+        self.incoming.as_ref().map_or_else(stored, Body::size_hint)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::head::{self, Head};
 use crate::lane::Lane;
 use crate::line::{Broken, Sender};
 use crate::live::Claim;
+use crate::mirror::Copied;
 use crate::reason::Reason;
 use crate::retry::{Attempts, Spare};
 use crate::table::{Routed, Service, Table};
@@ -180,13 +181,19 @@ impl Passage {
         }
     }
 
-    async fn attempt(&mut self, table: &Table, routed: Routed, request: Request<RequestBody>) -> Attempt {
+    async fn attempt(&mut self, table: &Table, routed: Routed, mut request: Request<RequestBody>) -> Attempt {
         let service = &table.services[routed.service];
         if routed.only.is_none() && service.arms.is_empty() {
             return Attempt::Answered(self.made(Reason::NothingDeployed));
         }
         if routed.only.is_none() && self.arm.is_none() {
             self.draw(service, request.headers());
+        }
+        if service.mirror.is_some() && routed.only.is_none() && self.head.upgrade.is_none() && self.attempts.is_first() {
+            // Its own request does not wait for it.
+            if let Some(copied) = Copied::of(&self.lane, service, &request) {
+                request.body_mut().copy_to(copied);
+            }
         }
         let arm = self.arm.unwrap_or(0);
         let picked = if self.attempts.exhausted() { None } else { service.pick(routed.only, arm, self.attempts.tried(), now_ms()) };

@@ -191,6 +191,12 @@ impl Proxy {
         Some((complete, cells.read()))
     }
 
+    /// Of the copies that a version got.
+    pub fn mirrored(&self, service: &ServiceName, version: &VersionName) -> Counts {
+        let counts = self.inner.shared.registry().mirrored.get(&(service.clone(), version.clone())).cloned();
+        counts.map(|counts| counts.read()).unwrap_or_default()
+    }
+
     /// In Prometheus' text format.
     pub fn metrics(&self) -> String {
         metrics::text(&self.inner.shared)

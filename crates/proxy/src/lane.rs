@@ -54,6 +54,8 @@ pub(crate) struct Lane {
     clients: RefCell<HashMap<u64, Rc<Client>>>,
     next_client: Cell<u64>,
     ticked_ms: Cell<u64>,
+    /// Copies of requests that run.
+    pub(crate) copies: Cell<usize>,
     listeners: RefCell<HashMap<ListenerName, AbortHandle>>,
     log: RefCell<Option<LogSink>>,
 }
@@ -69,6 +71,7 @@ impl Lane {
             clients: RefCell::default(),
             next_client: Cell::new(0),
             ticked_ms: Cell::new(clock.now_ms()),
+            copies: Cell::new(0),
             listeners: RefCell::default(),
             log: RefCell::new(shared.log.as_ref().map(telemetry::LogWriter::sink)),
             shared,

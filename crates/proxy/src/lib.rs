@@ -18,6 +18,7 @@ mod lane;
 mod line;
 mod live;
 mod metrics;
+mod mirror;
 mod reason;
 mod respond;
 mod retry;

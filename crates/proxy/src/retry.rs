@@ -51,6 +51,10 @@ impl Attempts {
         self.tried_count == TARGETS_MAX || self.rounds >= ROUNDS_MAX
     }
 
+    pub(crate) fn is_first(&self) -> bool {
+        self.rounds == 0
+    }
+
     pub(crate) fn begin_round(&mut self) {
         self.rounds += 1;
     }

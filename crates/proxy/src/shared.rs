@@ -85,6 +85,7 @@ pub(crate) struct Registry {
     threads: usize,
     targets: HashMap<TargetId, Arc<TargetLive>>,
     pub(crate) counts: HashMap<(ServiceName, VersionName), Arc<VersionCounts>>,
+    pub(crate) mirrored: HashMap<(ServiceName, VersionName), Arc<VersionCounts>>,
     held: HashMap<ServiceName, Arc<AtomicU32>>,
     pub(crate) cells: HashMap<ReleaseId, Arc<Cells>>,
 }
@@ -110,6 +111,9 @@ impl Registry {
         if self.counts.len() > GONE_MAX {
             self.counts.retain(|_, counts| Arc::strong_count(counts) > 1);
         }
+        if self.mirrored.len() > GONE_MAX {
+            self.mirrored.retain(|_, counts| Arc::strong_count(counts) > 1);
+        }
         self.targets.retain(|_, live| Arc::strong_count(live) > 1);
         self.cells.retain(|_, cells| Arc::strong_count(cells) > 1);
     }
@@ -125,6 +129,12 @@ impl Lives for Registry {
         let threads = self.threads;
         let key = (service.clone(), version.clone());
         self.counts.entry(key).or_insert_with(|| Arc::new(VersionCounts::new(threads))).clone()
+    }
+
+    fn mirrored(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts> {
+        let threads = self.threads;
+        let key = (service.clone(), version.clone());
+        self.mirrored.entry(key).or_insert_with(|| Arc::new(VersionCounts::new(threads))).clone()
     }
 
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32> {

@@ -12,6 +12,7 @@ use model::{Arm, Draw, HostPattern, ListenerName, Mode, ReleaseId, ServiceName, 
 use crate::cohort::Cohorts;
 use crate::counts::VersionCounts;
 use crate::live::TargetLive;
+use crate::mirror::Mirror;
 use crate::reason::Reason;
 use crate::unit::{Cells, Epoch, SETS};
 
@@ -34,6 +35,7 @@ pub(crate) struct Service {
     pub(crate) epoch: Option<Arc<Epoch>>,
     /// Clients stay on the arm that they were drawn to.
     pub(crate) cohorts: Option<Cohorts>,
+    pub(crate) mirror: Option<Mirror>,
     /// A cookie that clients need no more.
     pub(crate) stale_cookie: Option<String>,
     pub(crate) versions: Vec<Version>,
@@ -82,6 +84,8 @@ pub(crate) struct Routed {
 pub(crate) trait Lives {
     fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive>;
     fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts>;
+    /// Counts of copies.
+    fn mirrored(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts>;
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32>;
     fn cells(&mut self, release: &ReleaseId, closing_s: u64, sticky: bool) -> Arc<Cells>;
 }
@@ -208,6 +212,14 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
     let arms: Vec<(u16, usize)> = routing.arms.iter().filter(|arm| arm.weight > 0).filter_map(arm).collect();
     Service {
         cohorts: routing.draw.as_ref().and_then(|draw| Some(Cohorts::new(draw.sticky.clone()?, draw.release.as_str()))),
+        mirror: routing.mirror.as_ref().and_then(|mirror| {
+            Some(Mirror {
+                version: index_of(&mirror.version)?,
+                methods: mirror.methods.iter().filter_map(|method| method.parse().ok()).collect(),
+                body_max: mirror.body_bytes_max as usize,
+                counts: lives.mirrored(&routing.name, &mirror.version),
+            })
+        }),
         stale_cookie: routing.stale_cookie.clone(),
         epoch: routing.draw.as_ref().filter(|_| arms.len() == 2).and_then(|draw| epoch(draw, lives)),
         mode: routing.mode.clone(),

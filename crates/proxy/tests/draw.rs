@@ -140,3 +140,44 @@ fn seconds_are_complete_and_since_boot() {
     assert!(complete <= second + 1);
     eventually("counted", || house.proxy.cells(&release()).is_some_and(|(complete, _)| complete > second));
 }
+
+#[test]
+fn copies_go_to_the_mirror_and_nobody_waits_for_them() {
+    let (stable, candidate) = (Target::saying("v1"), saying("HTTP/1.1 500 no\r\ncontent-length: 2\r\n\r\nno", true));
+    let house = House::new(1);
+    let mut routing = routing(&[("v1", 10_000)], &[("v1", &[stable.address]), ("v2", &[candidate.address])]);
+    routing.previews = vec![model::Preview { version: version("v2"), host: "v2.test".into() }];
+    routing.mirror = Some(model::Mirror { version: version("v2"), methods: vec!["GET".into(), "PUT".into()], body_bytes_max: 10 });
+    house.install(routing);
+    assert_eq!(body(&house.ask(GET)), "v1");
+    for (method, text) in [("PUT", "short"), ("PUT", "longer than ten"), ("POST", "short")] {
+        let answer = house.ask(&format!("{method} /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{text}", text.len()));
+        assert_eq!(body(&answer), "v1");
+    }
+    let mirrored = || house.proxy.mirrored(&service(), &version("v2"));
+    eventually("both copies are counted", || mirrored().requests == 2 && mirrored().bad == 2);
+    assert_eq!((stable.requests(), candidate.requests()), (4, 2));
+    assert!(candidate.text().contains("x-changeover-mirror: 1") && candidate.text().ends_with("short"), "{}", candidate.text());
+    assert_eq!(house.proxy.counts(&service(), &version("v2")).requests, 0, "counted apart");
+    assert!(!stable.text().contains("x-changeover-mirror"));
+}
+
+#[test]
+fn a_mirror_that_hangs_delays_nobody_and_holds_a_bounded_number_of_copies() {
+    let (stable, candidate) = (Target::saying("v1"), saying("", true));
+    let house = House::new(1);
+    let mut routing = routing(&[("v1", 10_000)], &[("v1", &[stable.address]), ("v2", &[candidate.address])]);
+    routing.previews = vec![model::Preview { version: version("v2"), host: "v2.test".into() }];
+    routing.mirror = Some(model::Mirror { version: version("v2"), methods: vec!["GET".into()], body_bytes_max: 0 });
+    house.install(routing);
+    let began = std::time::Instant::now();
+    let mut client = house.client();
+    for _ in 0..200 {
+        client.send(GET);
+        assert_eq!(body(&client.answer()), "v1");
+    }
+    // Each copy waits for five seconds.
+    assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
+    eventually("the copies came", || candidate.requests() == 64);
+    assert_eq!(stable.requests(), 200);
+}

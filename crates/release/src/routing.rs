@@ -4,7 +4,8 @@
 //! before one without.
 
 use model::{
-    Arm, Draw, Judged, Preview, ServiceName, ServiceRouting, Sticky, StickyBy, Target, VersionName, VersionTargets, WEIGHT_SUM, Weight,
+    Arm, Draw, Judged, Mirror, Preview, ServiceName, ServiceRouting, Sticky, StickyBy, Target, VersionName, VersionTargets, WEIGHT_SUM,
+    Weight,
 };
 
 use crate::clockwork::{Release, State};
@@ -37,6 +38,7 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
         name: service.name.clone(),
         routes: desired.routes.clone(),
         mode: service.mode.clone(),
+        mirror: release.and_then(mirror),
         stale_cookie: if arms.len() == 2 { None } else { cookie(desired) },
         draw: release.filter(|_| arms.len() == 2).map(|release| Draw { release: release.id.clone(), judged, sticky: sticky(release) }),
         arms: arms.into_iter().map(|(version, weight)| Arm { version: version.clone(), weight }).collect(),
@@ -64,6 +66,13 @@ fn sticky(release: &Release) -> Option<Sticky> {
     };
     let before = step.checked_sub(1).map_or(0, |before| canary.steps[before].weight);
     Some(Sticky { by: canary.sticky.clone()?, before, window_ms: canary.sticky_window_ms })
+}
+
+/// A step of 0 % may be lived through on copies.
+fn mirror(release: &Release) -> Option<Mirror> {
+    let (methods, body_bytes_max) = release.settings.canary.as_ref()?.mirror.clone()?;
+    let mirrors = matches!(release.state, State::Raising { .. } | State::Judging { .. }) && release.weight() == 0;
+    mirrors.then(|| Mirror { version: release.candidate.clone(), methods, body_bytes_max })
 }
 
 /// That the service's clients are told apart by.

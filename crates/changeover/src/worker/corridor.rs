@@ -136,6 +136,11 @@ impl DataPlane for Corridor {
         Counts { requests: counts.requests, bad: counts.bad }
     }
 
+    fn mirrored(&self, service: &ServiceName, version: &VersionName) -> Counts {
+        let counts = self.proxy.mirrored(service, version);
+        Counts { requests: counts.requests, bad: counts.bad }
+    }
+
     fn in_flight_of(&self, target: &TargetId) -> usize {
         let now = self.proxy.in_flight_of(target);
         now.requests + now.tunnels

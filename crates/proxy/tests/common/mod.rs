@@ -142,6 +142,7 @@ pub fn routing(arms: &[(&str, u16)], versions: &[(&str, &[SocketAddr])]) -> Serv
             .collect(),
         draw: None,
         stale_cookie: None,
+        mirror: None,
         previews: Vec::<Preview>::new(),
         response_header_timeout_ms: 5_000,
         stream_idle_timeout_ms: 5_000,
