@@ -251,7 +251,7 @@ fn a_dry_run_forecasts_and_little_traffic_is_said_beforehand() {
 
 #[test]
 fn a_first_step_on_copies_shows_what_fails_to_nobody() {
-    let strategy = QUICK.replace("steps: [10%, 50%]", "mirror: [GET], steps: [50%]").replace("dwell: 2s", "dwell: 2s");
+    let strategy = QUICK.replace("steps: [10%, 50%]", "mirror: [GET], steps: [50%]");
     let house = House::start("27850-27879", &strategy);
     house.good(&["deploy", "web", "--version", "v1"]);
     let load = house.load();
@@ -263,6 +263,33 @@ fn a_first_step_on_copies_shows_what_fails_to_nobody() {
     let tally = load.stop();
     assert_nothing_lost(&tally);
     assert_eq!(tally.failed_by_version.len(), 0, "no client saw v3");
+}
+
+#[test]
+fn a_fresh_baseline_is_what_the_candidate_is_compared_with() {
+    let strategy = QUICK.replace("steps: [10%, 50%]", "steps: [20%], baseline: fresh");
+    let house = House::start("27880-27909", &strategy);
+    house.good(&["deploy", "web", "--version", "v1"]);
+    let load = house.load();
+    let mut deploying = house.command(&["deploy", "web", "--version", "v2"]).spawn().expect("it starts");
+    wait::until(DEADLINE, "the step is counted", || {
+        let split = house.release()["analysis"]["split"].clone();
+        split["candidate"].as_u64() > Some(500) && split["stable"].as_u64() > Some(500)
+    });
+    let split = house.release()["analysis"]["split"].clone();
+    let [candidate, baseline] = ["candidate", "stable"].map(|arm| split[arm].as_f64().expect("a count"));
+    // As many as the candidate gets; stable serves the others.
+    assert!((0.7..1.4).contains(&(candidate / baseline)), "{candidate} and {baseline}");
+    let versions = || -> std::collections::BTreeSet<String> {
+        let web = house.web();
+        web["targets"].as_array().into_iter().flatten().filter_map(|it| it["version"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(versions().into_iter().collect::<Vec<_>>(), ["v1", "v1+baseline", "v2"]);
+    assert!(deploying.wait().expect("it ends").success());
+    wait::until(DEADLINE, "the baseline is stopped", || !versions().contains("v1+baseline"));
+    let tally = load.stop();
+    assert_nothing_lost(&tally);
+    assert!(tally.by_version.keys().all(|version| ["v1", "v2"].contains(&version.as_str())), "{tally:?}");
 }
 
 /// One request with these fields: the version that answered, and the cookie that was set.

@@ -41,6 +41,13 @@ pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<St
     };
     let sticky = table.take("sticky").map_or(Some(None), |node| sticky(node, problems).map(Some));
     let mirror = table.take("mirror").map_or(Some(None), |node| mirror(node, problems).map(Some));
+    let baseline =
+        table.take("baseline").map_or(Some(false), |node| choice(node, "`baseline`", &[("stable", false), ("fresh", true)], problems));
+    if let (Some(true), Some(Some(_))) = (baseline, &sticky) {
+        let hint = "clients that stick to a fresh baseline would be no fair sample of all";
+        problems.add(&table.at, "`baseline: fresh` and `sticky` exclude each other", Some(hint.to_owned()));
+        return None;
+    }
     let analysis = match table.take("analysis") {
         Some(node) => analysis(node, problems),
         None => judged(Table::empty(&table.at, "`analysis`"), problems).map(Analysis::Judged),
@@ -57,7 +64,7 @@ pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<St
     if matches!(mirror, Some(Some(_))) && steps[0].weight > 0 {
         steps.insert(0, plain(0, limits));
     }
-    let canary = Canary { steps, analysis: analysis?, sticky, sticky_window_ms, mirror: mirror?, keep_ms: keep_ms? };
+    let canary = Canary { steps, analysis: analysis?, sticky, sticky_window_ms, mirror: mirror?, baseline: baseline?, keep_ms: keep_ms? };
     dwell_ms.and(max_ms)?;
     Some(Strategy { canary: Some(canary), ..strategy? })
 }

@@ -195,6 +195,8 @@ struct Canary {
     keep: Option<Duration>,
     /// Clients stay on their version. Default: each request is drawn for itself.
     sticky: Option<Sticky>,
+    /// fresh: the candidate is compared with targets of stable that start together with it. Default: stable.
+    baseline: Option<Baseline>,
     /// A first step of 0 % on copies of requests: methods that may be carried out twice. Default: no copies.
     mirror: Option<MirrorOf>,
     analysis: Option<Analysis>,
@@ -245,6 +247,13 @@ enum Sticky {
 enum StickyName {
     Cookie,
     Address,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Baseline {
+    Stable,
+    Fresh,
 }
 
 #[derive(JsonSchema)]

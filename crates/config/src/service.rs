@@ -48,6 +48,14 @@ pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, prob
     let stream_idle = limits.as_mut().and_then(|t| time(t, "stream_idle", 300_000, TIMEOUT_MIN_MS, problems));
     limits?.finish(problems);
     table.finish(problems);
+    let is_static = matches!(&run, Some(run) if matches!(run.runtime, Runtime::Static));
+    if is_static && strategy.as_ref().and_then(|strategy| strategy.canary.as_ref()).is_some_and(|canary| canary.baseline) {
+        problems.add(
+            key,
+            "`baseline: fresh` needs targets that are started from here",
+            Some("leave it out with `runtime: static`".to_owned()),
+        );
+    }
     let (routes, places) = routes?.into_iter().unzip();
     let service = Service {
         routes,

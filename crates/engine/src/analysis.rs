@@ -30,6 +30,8 @@ pub(crate) struct Analysis {
     pub number: u64,
     pub candidate: VersionName,
     pub stable: VersionName,
+    /// What the candidate is compared with: stable, or a fresh baseline of it.
+    pub compared: VersionName,
     pub judging: Judging,
     pub scales: Scales,
     /// Per quantile: stable's bucket, frozen before the epoch from which it counts.
@@ -173,6 +175,7 @@ impl Analysis {
             release: release.id.clone(),
             number: release.number,
             candidate: release.candidate.clone(),
+            compared: release.baseline().unwrap_or_else(|| stable.clone()),
             stable,
             scales,
             measured: judging.metrics.iter().map(|metric| (metric.name.clone(), Measurement::default())).collect(),
@@ -196,6 +199,11 @@ impl Analysis {
         self.scales.limits(steps[step].dwell_ms.div_ceil(1_000), steps[step].max_ms.div_ceil(1_000));
         let share = match step.checked_sub(1) {
             Some(before) if self.scales.is_of_cohorts() => Share::of_raise(steps[before].weight, steps[step].weight),
+            // The draw between candidate and baseline, of requests that went to one of the two.
+            _ if release.baseline().is_some() => {
+                let (weight, rest) = (steps[step].weight, WEIGHT_SUM - steps[step].weight);
+                Share { parts: u32::from(weight), of: u32::from(weight + weight.min(rest)) }
+            }
             _ => Share::of_weight(steps[step].weight),
         };
         self.scales.begin_step(step, share, next);
@@ -426,7 +434,7 @@ impl Analysis {
 
     /// One sentence for the whole look.
     fn sentence(&self, said: &Said, outcome: &Outcome) -> String {
-        let (candidate, stable) = (&self.candidate, &self.stable);
+        let (candidate, stable) = (&self.candidate, &self.compared);
         let at = weight(f64::from(self.weight) / f64::from(WEIGHT_SUM));
         let after = format!("seen after {} at {at}", seconds(said.step_age_s));
         match (outcome.verdict, outcome.reason.as_str()) {

@@ -66,6 +66,10 @@ impl Caretaker {
         addresses.sort();
         addresses.dedup();
         let name = &name;
+        if version.as_str().ends_with(release::BASELINE) {
+            let why = format!("`{version}` cannot be the name of a version: `{}` is for fresh targets of stable", release::BASELINE);
+            return Err(Rejected::new("invalid", why));
+        }
         let desired = self.deployable(name)?;
         let is_static = matches!(desired.run.runtime, Runtime::Static);
         if is_static && addresses.is_empty() && self.first_address(name, &version).is_none() {

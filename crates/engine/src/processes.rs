@@ -55,12 +55,14 @@ impl Caretaker {
             return Err("not a process".to_owned());
         };
         let port = kept.address.port().to_string();
-        let fill = |text: &str| text.replace("{version}", kept.version.as_str()).replace("{port}", &port);
+        // A fresh baseline is stable under another name.
+        let version = kept.version.as_str().trim_end_matches(release::BASELINE);
+        let fill = |text: &str| text.replace("{version}", version).replace("{port}", &port);
         Ok(Spawn {
             command: command.iter().map(|word| fill(word)).collect(),
             env: environment(
                 env.iter().map(|(key, value)| (key.clone(), fill(value))),
-                &[("PORT", port.as_str()), ("CHANGEOVER_SERVICE", kept.service.as_str()), ("CHANGEOVER_VERSION", kept.version.as_str())],
+                &[("PORT", port.as_str()), ("CHANGEOVER_SERVICE", kept.service.as_str()), ("CHANGEOVER_VERSION", version)],
             ),
             cwd: cwd.clone(),
             user: user.clone(),

@@ -109,7 +109,10 @@ impl Caretaker {
     fn starting(&self, name: &ServiceName, candidate: &VersionName, in_state_ms: u64, timeout_ms: u64) -> Option<Event> {
         let wanted = self.wanted_of(name, candidate);
         let entries: Vec<_> = self.targets.values().filter(|entry| entry.serves(name, candidate)).collect();
-        if entries.len() >= wanted && entries.iter().all(|entry| entry.healthy) {
+        let baseline = self.running_release(name).and_then(Release::baseline);
+        let baseline_is_ready = baseline
+            .is_none_or(|baseline| self.targets.values().filter(|entry| entry.serves(name, &baseline) && entry.healthy).count() >= wanted);
+        if entries.len() >= wanted && entries.iter().all(|entry| entry.healthy) && baseline_is_ready {
             return Some(Event::TargetsBecameHealthy);
         }
         if in_state_ms < timeout_ms {

@@ -92,7 +92,7 @@ impl Caretaker {
         };
         let mut analysis = before.clone();
         let now_s = counted.complete_s;
-        let recent = [&before.candidate, &before.stable].map(|version| self.data_plane.recent(name, version));
+        let recent = [&before.candidate, &before.compared].map(|version| self.data_plane.recent(name, version));
         if release.paused.is_some() {
             analysis.scales.was_paused(now_s.saturating_sub(analysis.scales.looked_at().max(1)));
         }
@@ -292,8 +292,9 @@ impl Caretaker {
             return;
         }
         let wanted = self.wanted_of(name, &release.candidate);
-        let healthy = self.targets.values().filter(|entry| entry.serves(name, &release.candidate) && entry.healthy).count();
-        if healthy >= wanted {
+        let healthy_of = |version: &VersionName| self.targets.values().filter(|it| it.serves(name, version) && it.healthy).count();
+        let healthy = healthy_of(&release.candidate);
+        if healthy >= wanted && release.baseline().is_none_or(|baseline| healthy_of(&baseline) >= wanted) {
             return Box::pin(self.apply(name, Event::TargetsBecameHealthy)).await;
         }
         if in_state_ms >= release.settings.start_timeout_ms {
@@ -348,7 +349,8 @@ impl Caretaker {
     /// How many targets a version needs now: a canary's step may need fewer than stable.
     pub(crate) fn wanted_of(&self, name: &ServiceName, version: &VersionName) -> usize {
         let all = self.wanted_targets(name);
-        let release = self.running_release(name).filter(|release| release.candidate == *version);
+        let release = self.running_release(name);
+        let release = release.filter(|release| release.candidate == *version || release.baseline().as_ref() == Some(version));
         let Some(release) =
             release.filter(|_| matches!(self.desired.services.get(name).map(|it| &it.run.runtime), Some(model::Runtime::Process { .. })))
         else {
@@ -374,7 +376,7 @@ impl Caretaker {
             };
             measurement.next_at = now + metric.interval_ms;
             let (inputs, service, release, metric) = (self.inputs.clone(), name.clone(), release.clone(), metric.clone());
-            let (candidate, stable, epoch) = (analysis.candidate.clone(), analysis.stable.clone(), analysis.scales.epoch());
+            let (candidate, stable, epoch) = (analysis.candidate.clone(), analysis.compared.clone(), analysis.scales.epoch());
             tokio::spawn(async move {
                 let timeout = Duration::from_millis(metric.timeout_ms);
                 let ask = |version| measure(&metric.source, &service, version, timeout);

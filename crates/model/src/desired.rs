@@ -130,6 +130,9 @@ pub struct Canary {
     /// A sticky client's requests count for so long after its first one in a step.
     #[serde(default)]
     pub sticky_window_ms: u64,
+    /// Stable targets that start together with the candidate are what it is compared with: old caches and long uptimes flatter nobody.
+    #[serde(default)]
+    pub baseline: bool,
     /// A candidate that was taken back stays running for this long.
     pub keep_ms: u64,
 }

@@ -20,9 +20,10 @@ pub struct ServiceRouting {
     pub name: ServiceName,
     pub routes: Vec<Route>,
     pub mode: Mode,
-    /// Who serves; the candidate first when there are two. Empty when nothing was ever deployed.
+    /// Who serves. At a step: the candidate, then what it is compared with, then whoever has the rest. Empty when nothing was ever
+    /// deployed.
     pub arms: Vec<Arm>,
-    /// How requests are drawn to the first of two arms.
+    /// How requests are drawn, when there is more than one arm.
     pub draw: Option<Draw>,
     /// A version that gets a copy of each request, and answers nobody.
     pub mirror: Option<Mirror>,
@@ -65,7 +66,7 @@ pub struct Arm {
     pub weight: Weight,
 }
 
-/// A canary's draw between candidate and stable.
+/// A canary's draw; the first two arms are compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
     pub release: ReleaseId,

@@ -240,7 +240,7 @@ impl Passage {
             return self.draw_client(service, cohorts, headers);
         }
         self.arm = service.draw();
-        if let (Some(arm), Some(epoch)) = (self.arm, &service.epoch) {
+        if let (Some(arm @ 0..=1), Some(epoch)) = (self.arm, &service.epoch) {
             let now = if self.has_waited { Instant::now() } else { self.started };
             self.unit = Some(Box::new(Unit::draw(epoch, self.lane.index, arm, now)));
         }
@@ -252,7 +252,7 @@ impl Passage {
         if let (StickyBy::Cookie(name), Some(value)) = (&cohorts.sticky.by, &key.new_cookie) {
             self.cookie = HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax")).ok().map(Box::new);
         }
-        if let (Some(arm), Some(epoch)) = (self.arm, &service.epoch) {
+        if let (Some(arm @ 0..=1), Some(epoch)) = (self.arm, &service.epoch) {
             let now = if self.has_waited { Instant::now() } else { self.started };
             self.unit = Unit::of_client(epoch, &key, &cohorts.sticky, arm, now).map(Box::new);
         }

@@ -29,9 +29,9 @@ pub(crate) struct Table {
 pub(crate) struct Service {
     pub(crate) mode: Mode,
     pub(crate) maintenance: bytes::Bytes,
-    /// The candidate first, when there are two.
+    /// The candidate first, then the one that it is compared with.
     pub(crate) arms: Vec<(u16, usize)>,
-    /// What is counted of the draw between two arms.
+    /// What is counted of the draw between the first two arms.
     pub(crate) epoch: Option<Arc<Epoch>>,
     /// Clients stay on the arm that they were drawn to.
     pub(crate) cohorts: Option<Cohorts>,
@@ -221,7 +221,7 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
             })
         }),
         stale_cookie: routing.stale_cookie.clone(),
-        epoch: routing.draw.as_ref().filter(|_| arms.len() == 2).and_then(|draw| epoch(draw, lives)),
+        epoch: routing.draw.as_ref().filter(|_| arms.len() > 1).and_then(|draw| epoch(draw, lives)),
         mode: routing.mode.clone(),
         maintenance: match &routing.mode {
             Mode::Maintenance { page } => bytes::Bytes::from(page.clone()),
@@ -278,21 +278,29 @@ impl Service {
             return version.pick_good(tried, now_ms).or_else(|| version.pick_any(tried)).map(|target| (only, target));
         }
         let (_, drawn) = *self.arms.get(arm).or(self.arms.first())?;
-        let others = || self.arms.iter().map(|(_, arm)| *arm).filter(|arm| *arm != drawn);
+        // The candidate helps out last.
+        let others = || self.arms.iter().rev().map(|(_, arm)| *arm).filter(|arm| *arm != drawn);
         let order = || std::iter::once(drawn).chain(others()).map(|index| (index, &self.versions[index]));
         let good = order().find_map(|(index, version)| Some((index, version.pick_good(tried, now_ms)?)));
         good.or_else(|| order().find_map(|(index, version)| Some((index, version.pick_any(tried)?))))
     }
 
-    /// Which arm a new request goes to, exactly with the arms' weights; the candidate lies at the low end. `None`: there are not
-    /// two.
+    /// Which arm a new request goes to, exactly with the arms' weights; the candidate lies at the low end. `None`: there is one.
     pub(crate) fn draw(&self) -> Option<usize> {
         self.arm_at(|| model::below_parts(|| fastrand::u64(..)))
     }
 
     pub(crate) fn arm_at(&self, place: impl FnOnce() -> u16) -> Option<usize> {
-        let [(candidate, _), (_, _)] = self.arms[..] else { return None };
-        Some(usize::from(place() >= candidate))
+        if self.arms.len() < 2 {
+            return None;
+        }
+        let mut place = place();
+        let arm = self.arms.iter().position(|(weight, _)| {
+            let is_here = place < *weight;
+            place = place.saturating_sub(*weight);
+            is_here
+        });
+        arm.or(Some(self.arms.len() - 1))
     }
 }
 

@@ -232,6 +232,9 @@ pub enum Event {
     },
 }
 
+/// Behind a version's name: fresh targets of it.
+pub const BASELINE: &str = "+baseline";
+
 /// What follows from being in a state. Idempotent; performed again after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -419,6 +422,13 @@ impl Release {
             state if state.serves_candidate() => WEIGHT_SUM,
             _ => 0,
         }
+    }
+
+    /// A fresh copy of stable that the candidate is compared with, under a name of its own.
+    pub fn baseline(&self) -> Option<VersionName> {
+        let wanted = self.settings.canary.as_ref().is_some_and(|canary| canary.baseline) && !self.state.is_past_the_steps();
+        let stable = self.stable.as_ref().filter(|_| wanted)?;
+        VersionName::new(&format!("{stable}{BASELINE}")).ok()
     }
 
     pub fn effects(&self) -> Vec<Effect> {

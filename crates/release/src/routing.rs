@@ -22,12 +22,12 @@ pub struct TargetView {
 pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView], judged: Option<Judged>) -> ServiceRouting {
     let release = service.running_release();
     let arms = arms(service, targets);
-    let serving = arms.iter().map(|(version, _)| *version);
+    let serving = arms.iter().map(|(version, _)| version);
     let previewed: Vec<&VersionName> =
         release.filter(|release| release.state.previews_candidate()).map(|release| &release.candidate).into_iter().collect();
     let mut routed: Vec<&VersionName> = serving.collect();
-    routed.extend(previewed.iter().copied().filter(|version| !arms.iter().any(|(arm, _)| arm == version)));
-    let versions = routed
+    routed.extend(previewed.iter().copied().filter(|version| !arms.iter().any(|(arm, _)| arm == *version)));
+    let versions: Vec<VersionTargets> = routed
         .into_iter()
         .map(|version| VersionTargets {
             version: version.clone(),
@@ -39,9 +39,9 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
         routes: desired.routes.clone(),
         mode: service.mode.clone(),
         mirror: release.and_then(mirror),
-        stale_cookie: if arms.len() == 2 { None } else { cookie(desired) },
-        draw: release.filter(|_| arms.len() == 2).map(|release| Draw { release: release.id.clone(), judged, sticky: sticky(release) }),
-        arms: arms.into_iter().map(|(version, weight)| Arm { version: version.clone(), weight }).collect(),
+        stale_cookie: if arms.len() > 1 { None } else { cookie(desired) },
+        draw: release.filter(|_| arms.len() > 1).map(|release| Draw { release: release.id.clone(), judged, sticky: sticky(release) }),
+        arms: arms.into_iter().map(|(version, weight)| Arm { version, weight }).collect(),
         versions,
         previews: previewed
             .into_iter()
@@ -83,14 +83,21 @@ fn cookie(desired: &model::Service) -> Option<String> {
     }
 }
 
-/// Who serves how much; the candidate first while there are two. At a step the weights stay whatever the health: the judge sees
-/// what fails, and a request whose version has no target is helped out with by the other.
-fn arms<'a>(service: &'a Service, targets: &[TargetView]) -> Vec<(&'a VersionName, Weight)> {
+/// Who serves how much; the candidate first, then the one it is compared with. At a step the weights stay whatever the health:
+/// the judge sees what fails, and a request whose version has no target is helped out with by another.
+fn arms(service: &Service, targets: &[TargetView]) -> Vec<(VersionName, Weight)> {
     let shared = service.running_release().filter(|release| (1..WEIGHT_SUM).contains(&release.weight()));
-    if let Some((release, stable)) = shared.and_then(|release| Some((release, release.stable.as_ref()?))) {
-        return vec![(&release.candidate, release.weight()), (stable, WEIGHT_SUM - release.weight())];
+    let Some((release, stable)) = shared.and_then(|release| Some((release, release.stable.clone()?))) else {
+        return serving_in_need(service, targets).map(|version| (version.clone(), WEIGHT_SUM)).into_iter().collect();
+    };
+    let (weight, rest) = (release.weight(), WEIGHT_SUM - release.weight());
+    let mut arms = vec![(release.candidate.clone(), weight)];
+    match release.baseline() {
+        Some(baseline) => arms.extend([(baseline, weight.min(rest)), (stable, rest - weight.min(rest))]),
+        None => arms.push((stable, rest)),
     }
-    serving_in_need(service, targets).map(|version| (version, WEIGHT_SUM)).into_iter().collect()
+    arms.retain(|(_, weight)| *weight > 0);
+    arms
 }
 
 fn serving_in_need<'a>(service: &'a Service, targets: &[TargetView]) -> Option<&'a VersionName> {

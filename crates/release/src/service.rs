@@ -165,11 +165,13 @@ impl Service {
         }
         let release = self.running_release();
         let mut versions: Vec<VersionName> = Vec::new();
+        let baseline = release.and_then(Release::baseline);
         let all = self
             .serving()
             .into_iter()
             .chain(release.and_then(|release| release.stable.as_ref()))
             .chain(release.map(|release| &release.candidate))
+            .chain(baseline.as_ref())
             .chain(self.standby.as_ref().map(|standby| &standby.version))
             .chain(self.kept.as_ref().map(|kept| &kept.version));
         for version in all {

@@ -39,7 +39,7 @@ fn canary(gates: [usize; 3]) -> Settings {
     let steps = [100, 500, 10_000].into_iter().zip(gates).map(step).collect();
     let analysis = Analysis::None { reason: "a test".into() };
     Settings {
-        canary: Some(Canary { steps, analysis, sticky: None, sticky_window_ms: 0, mirror: None, keep_ms: 1_000 }),
+        canary: Some(Canary { steps, analysis, sticky: None, sticky_window_ms: 0, mirror: None, baseline: false, keep_ms: 1_000 }),
         ..settings(0, Promotion::Auto, 0)
     }
 }
