@@ -15,6 +15,9 @@ mod services;
 mod sign_in;
 pub(crate) mod words;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use askama::Template;
@@ -117,7 +120,8 @@ pub(crate) fn html(template: &impl Template) -> Response {
 }
 
 pub(crate) fn part(template: &impl Template) -> String {
-    template.render().expect("writing into memory")
+    // Nothing but blanks would take up room.
+    template.render().expect("writing into memory").trim().to_owned()
 }
 
 /// Why nothing is shown, or was done, for people.

@@ -23,13 +23,13 @@ const ROW_SECONDS: u64 = 30;
 
 #[derive(Template)]
 #[template(path = "service.html")]
-struct ServicePage {
-    frame: Frame,
-    name: String,
+pub(crate) struct ServicePage {
+    pub(crate) frame: Frame,
+    pub(crate) name: String,
     /// The release's number, on the page of one that is over.
-    crumb: Option<u64>,
-    parts: Vec<(&'static str, String)>,
-    zone: String,
+    pub(crate) crumb: Option<u64>,
+    pub(crate) parts: Vec<(&'static str, String)>,
+    pub(crate) zone: String,
 }
 
 #[derive(Template)]
@@ -118,6 +118,8 @@ struct Legend {
 struct Versions {
     note: &'static str,
     rows: Vec<VersionRow>,
+    /// Requests were counted by version.
+    counted: bool,
     split: Option<(&'static str, String)>,
 }
 
@@ -200,7 +202,7 @@ impl View {
         let show_charts = is_last || !trend.points.is_empty();
         parts.push(("charts", if show_charts { part(&chart_panel(&trend, &lines, runs)) } else { String::new() }));
         parts.push(("versions", if is_last { part(&versions(service, release)) } else { String::new() }));
-        let other = other(service, release, choices);
+        let other = other(service, release, choices, around.events);
         parts.push(("other", if is_last { part(&other) } else { String::new() }));
         parts.push(("timeline", if release.is_some() { part(&timeline(around.events)) } else { String::new() }));
         parts.push(("confirms", part(&Confirms { service: &service.service, form_token: &around.reader.form_token, confirms })));
@@ -453,12 +455,20 @@ fn versions(service: &Service, release: Option<&Release>) -> Versions {
     let split = release.and_then(|it| it.analysis.as_ref()).and_then(|it| it.split.as_ref()).and_then(|it| it.ok).map(|ok| {
         if ok { ("ok", "The split matches the weight.".to_owned()) } else { ("bad", "The split does not match the weight: nothing is judged.".to_owned()) }
     });
-    Versions { note: if release.is_some_and(|it| !it.versions.is_empty()) { "this step" } else { "" }, rows, split }
+    let counted = release.is_some_and(|it| it.versions.iter().any(|it| it.requests.is_some()));
+    Versions { note: if counted { "this step" } else { "" }, rows, counted, split }
 }
 
-fn other(service: &Service, release: Option<&Release>, choices: Vec<Choice>) -> Other {
+fn other(service: &Service, release: Option<&Release>, choices: Vec<Choice>, events: &[Happening]) -> Other {
     let name = &service.service;
     let mut lines = vec![format!("In a terminal: `changeover status`, `changeover logs {name}`")];
+    let preview = events.iter().rev().find(|it| it.kind == "preview" || it.text.trim_start().starts_with("preview "));
+    if service.running().is_some()
+        && let Some(preview) = preview
+    {
+        let text = preview.text.split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+        lines.insert(0, format!("Preview of the candidate: {text}"));
+    }
     if service.running().is_none() {
         lines.insert(0, format!("A new version: `changeover deploy {name} --version …`"));
         lines.insert(1, account::rollback_takes(&service.rollback));
@@ -481,7 +491,9 @@ fn timeline(events: &[Happening]) -> Timeline {
         };
         // Texts are laid out for a terminal.
         let text = it.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        TimelineRow { at: words::second(it.at_ms), since, strong: strong.contains(&it.kind.as_str()), html: words::marked(&account::sentence(&text)) }
+        // Begins with the name of the service.
+        let shown = if it.kind == "began" { text } else { account::sentence(&text) };
+        TimelineRow { at: words::second(it.at_ms), since, strong: strong.contains(&it.kind.as_str()), html: words::marked(&shown) }
     };
     Timeline { rows: events.iter().enumerate().map(row).collect() }
 }

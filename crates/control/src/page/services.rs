@@ -112,6 +112,10 @@ fn row(house: &House, service: &Service, badge: Badge, line: &str, now_ms: u64) 
         None => "none".to_owned(),
     };
     let standby = match &service.rollback.to {
+        Some(to) if service.running().is_some() => {
+            let takes = service.rollback.took_us.map_or(String::new(), |us| format!(", would take {}", words::ms(Some(us / 1_000.0))));
+            format!("{} runs; an abort goes back to it{takes}", code(to))
+        }
         Some(to) if service.rollback.standby == "hot" => {
             let takes = service.rollback.took_us.map_or("takes effect at once".to_owned(), |us| format!("would take {}", words::ms(Some(us / 1_000.0))));
             format!("{} hot; a rollback {takes}", code(to))
