@@ -105,10 +105,11 @@
   // Charts.
   let plots = [], data = null;
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const milliseconds = (value) => (value >= 1000 ? value / 1000 + " s" : value + " ms");
   const writers = {
     errors: (value) => (value * 100).toFixed(value >= 0.1 ? 0 : 1) + " %",
-    p50: (value) => (value >= 1000 ? value / 1000 + " s" : value + " ms"),
-    p99: (value) => (value >= 1000 ? value / 1000 + " s" : value + " ms"),
+    p50: milliseconds,
+    p99: milliseconds,
     rate: (value) => value.toLocaleString("en-US"),
   };
   const least = { errors: 0.01, p50: 2, p99: 2, rate: 2 };
@@ -157,7 +158,7 @@
         },
         axes: [
           { ...axis, size: 26, space: 80, values: (_, ticks) => ticks.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")), incrs: [30, 60, 120, 300] },
-          { ...axis, size: 62, space: 45, values: (_, ticks) => ticks.map(writers[kind]) },
+          { ...axis, size: 62, splits: (_, __, low, high) => [low, high / 2, high], values: (_, ticks) => ticks.map(writers[kind]) },
         ],
         series: [{}].concat(data.lines.map(([role]) => role === "candidate"
           ? { stroke: style("--candidate"), width: 2.5, points: { show: false } }

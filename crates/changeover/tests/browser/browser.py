@@ -9,7 +9,7 @@ DEADLINE_S = 20
 
 class Browser:
     def __init__(self, port):
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
              "--disable-background-networking", "--hide-scrollbars", f"--remote-debugging-port={port}",

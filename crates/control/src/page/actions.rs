@@ -264,6 +264,9 @@ fn over(actions: &mut Actions, service: &Service, release: &Release, not: Not<'_
         actions.offer(Action::Retry, "", "Retry…", not, confirm);
     }
     let (Some(serves), Some(to)) = (&service.serves, &service.rollback.to) else { return };
+    if to == serves {
+        return;
+    }
     let says = vec![
         ("What happens", marked(&format!("`{to}` serves everyone instead of `{serves}`, which is rejected."))),
         ("How long it takes", marked(&rollback_takes(&service.rollback))),

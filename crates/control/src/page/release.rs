@@ -473,10 +473,12 @@ fn other(service: &Service, release: Option<&Release>, choices: Vec<Choice>, eve
         lines.insert(0, format!("A new version: `changeover deploy {name} --version …`"));
         lines.insert(1, account::rollback_takes(&service.rollback));
     }
+    let mut lines: Vec<String> = lines.iter().map(|line| words::marked(line)).collect();
     if let Some(release) = release.filter(|it| it.ending.is_some()) {
-        lines.push(format!("This release for ever: /services/{name}/releases/{}", release.number));
+        let number = release.number;
+        lines.push(format!("<a href=\"/services/{name}/releases/{number}\">Release {number} on a page of its own</a>", name = words::escape(name)));
     }
-    Other { choices, lines: lines.iter().map(|line| words::marked(line)).collect() }
+    Other { choices, lines }
 }
 
 fn timeline(events: &[Happening]) -> Timeline {

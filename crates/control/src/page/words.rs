@@ -44,6 +44,7 @@ pub(crate) fn weight(parts: u32) -> String {
 pub(crate) fn ms(ms: Option<f64>) -> String {
     match ms {
         None => "–".to_owned(),
+        Some(0.0) => "0\u{a0}ms".to_owned(),
         Some(ms) if ms < 9.95 => format!("{ms:.1}\u{a0}ms"),
         Some(ms) if ms < 999.5 => format!("{ms:.0}\u{a0}ms"),
         Some(ms) if ms < 9_995.0 => format!("{:.1}\u{a0}s", ms / 1_000.0),
