@@ -25,8 +25,7 @@ pub(crate) fn desired(root: &Node, folder: &Path, problems: &mut Problems) -> Op
     let house = House { listeners: listeners.as_ref(), folder };
     let services = table.take("services").map_or(Some(BTreeMap::new()), |node| services(node, &house, problems));
     let taken = api::Taken { listeners: listeners.as_ref(), ports };
-    let api =
-        table.take("api").map_or(Some(None), |node| api::api(node, folder, &taken, socket_address, problems).map(Some));
+    let api = table.take("api").map_or(Some(None), |node| api::api(node, folder, &taken, socket_address, problems).map(Some));
     table.finish(problems);
     Some(Desired { listeners: listeners?, services: services?, ports: ports?, access_log: access_log?, api: api? })
 }

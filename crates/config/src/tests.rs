@@ -64,7 +64,10 @@ fn everything_is_read() {
     assert_eq!(web.routes[0].host, HostPattern::Suffix(".example.com".to_owned()));
     assert_eq!(web.routes[0].path, "/api");
     let api = desired.api.expect("an api");
-    assert_eq!((api.tokens.as_deref(), api.hosts.as_slice()), (Some(Path::new("/srv/./tokens")), ["changeover.example.com".to_owned()].as_slice()));
+    assert_eq!(
+        (api.tokens.as_deref(), api.hosts.as_slice()),
+        (Some(Path::new("/srv/./tokens")), ["changeover.example.com".to_owned()].as_slice())
+    );
     assert_eq!((web.strategy.watch_errors_max, web.strategy.gates.len(), web.run.targets), (50, 3, 2));
     let Runtime::Process { env, cwd, stop_grace_ms, .. } = &web.run.runtime else { panic!("a process") };
     assert_eq!((cwd.as_path(), *stop_grace_ms), (Path::new("/srv/sub"), 90_000));

@@ -1,9 +1,9 @@
 //! Answers of the API: JSON, with the status that fits the reason; and what was asked, read so that every mistake is answered as one.
 
+use axum::Json;
 use axum::extract::rejection::{FormRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Form, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use engine::Rejected;
 use http::StatusCode;
 use http::request::Parts;

@@ -46,8 +46,7 @@ struct Following {
         content_type = "application/x-ndjson"), Problems))]
 pub(crate) async fn events(State(room): State<Arc<Room>>, Questions(wanted): Questions<Wanted>) -> Response {
     let new = wanted.follow.then(|| room.counter.engine.subscribe());
-    let following =
-        Following { room, old: Vec::new().into_iter(), may_have_more: true, new, last: wanted.since, service: wanted.service };
+    let following = Following { room, old: Vec::new().into_iter(), may_have_more: true, new, last: wanted.since, service: wanted.service };
     let lines = stream::unfold(following, |mut following| async move {
         let happening = following.next().await?;
         following.last = happening.seq;

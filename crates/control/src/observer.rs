@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::{Command, Handle, Happening};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::page::seen::{Release, Service, Status};
@@ -21,6 +21,8 @@ const VERSIONS_MAX: usize = 4;
 const MARKS_MAX: usize = 32;
 /// Releases whose events are known to begin somewhere; the oldest are forgotten.
 const SPANS_MAX: usize = 20_000;
+/// Pages that are live at once: each costs some rendering a second, and a team has a few windows each.
+pub(crate) const LIVE_MAX: usize = 64;
 const EACH: Duration = Duration::from_secs(1);
 /// Events come in groups.
 const GATHER: Duration = Duration::from_millis(15);
@@ -82,11 +84,14 @@ pub(crate) struct Observer {
     now: watch::Sender<Arc<Observed>>,
     trends: Mutex<HashMap<String, Kept>>,
     spans: Mutex<BTreeMap<(String, u64), Span>>,
+    /// One for each live page.
+    pub(crate) places: Arc<Semaphore>,
 }
 
 impl Default for Observer {
     fn default() -> Self {
-        Self { now: watch::Sender::new(Arc::default()), trends: Mutex::default(), spans: Mutex::default() }
+        let places = Arc::new(Semaphore::new(LIVE_MAX));
+        Self { now: watch::Sender::new(Arc::default()), trends: Mutex::default(), spans: Mutex::default(), places }
     }
 }
 
@@ -118,7 +123,13 @@ impl Observer {
                     false
                 }
             };
-            let Ok(status) = engine.ask(Command::Status).await else { continue };
+            self.look(&engine, points).await;
+        }
+    }
+
+    /// `points`: a whole second has gone by.
+    pub(crate) async fn look(&self, engine: &Handle, points: bool) {
+        if let Ok(status) = engine.ask(Command::Status).await {
             self.saw(Status::read(&status), wall_ms(), points);
         }
     }

@@ -135,13 +135,14 @@ pub(crate) fn refused(rejected: &Rejected) -> Response {
         _ => "Nothing was done",
     };
     let message = account::sentence(&rejected.message);
-    let page = ProblemPage {
-        frame: Frame::bare(title),
-        title: title.to_owned(),
-        message,
-        hint: rejected.hint.as_deref().map(account::sentence),
-    };
+    let page =
+        ProblemPage { frame: Frame::bare(title), title: title.to_owned(), message, hint: rejected.hint.as_deref().map(account::sentence) };
     (status, html(&page)).into_response()
+}
+
+/// The engine has not answered since the start.
+pub(crate) fn not_yet() -> Response {
+    refused(&rejected("unavailable", "the engine does not answer yet", Some("reload in a moment; `changeover up` says what it does")))
 }
 
 /// Reloads itself, from our own site this time.
@@ -151,7 +152,8 @@ pub(crate) fn arrive() -> Response {
 
 pub(crate) async fn nothing_here(request: Request) -> Response {
     let path = request.uri().path();
-    let is_for_people = matches!(request.extensions().get::<Caller>(), Some(Caller::Remote { visit: Some(_), .. })) && !path.starts_with("/v1");
+    let is_for_people =
+        matches!(request.extensions().get::<Caller>(), Some(Caller::Remote { visit: Some(_), .. })) && !path.starts_with("/v1");
     if !is_for_people {
         return answers::no_such_path(request).await.into_response();
     }

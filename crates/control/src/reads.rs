@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::Room;
 use crate::answers::{Answer, Problems, Questions, Segments, rejected};
-use crate::verbs::{carry_out, service, version};
+use crate::verbs::{OfService, carry_out, service, version};
 
 type Shared = State<Arc<Room>>;
 
@@ -93,7 +93,7 @@ async fn status(State(room): Shared) -> Answer {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct OfService {
+struct OfOne {
     /// Only this one's.
     service: Option<String>,
 }
@@ -104,9 +104,9 @@ struct History {
 }
 
 /// All releases, oldest first.
-#[utoipa::path(get, path = "/v1/history", tag = "releases", params(OfService),
+#[utoipa::path(get, path = "/v1/history", tag = "releases", params(OfOne),
     responses((status = 200, description = "The releases", body = History), Problems))]
-async fn history(State(room): Shared, Questions(of): Questions<OfService>) -> Answer {
+async fn history(State(room): Shared, Questions(of): Questions<OfOne>) -> Answer {
     Answer(Ok(json!({ "releases": releases(&room, of.service.as_deref()).await })))
 }
 
@@ -118,7 +118,7 @@ pub(crate) async fn releases(room: &Room, service: Option<&str>) -> Vec<Value> {
 
 /// What was compared when a canary ended, and what came of it.
 #[utoipa::path(get, path = "/v1/services/{service}/releases/{number}/analysis", tag = "releases",
-    params(("service" = String, Path), ("number" = u64, Path)),
+    params(OfService, ("number" = u64, Path)),
     responses((status = 200, description = "The analysis as it was", body = Value), Problems))]
 async fn analysis(State(room): Shared, Segments((name, number)): Segments<(String, u64)>) -> Answer {
     let found = match service(&name) {
@@ -140,6 +140,7 @@ pub(crate) async fn analysis_of(room: &Room, service: &str, number: u64) -> Opti
 #[into_params(parameter_in = Query)]
 struct OfVersion {
     /// Default: the one that serves.
+    #[param(pattern = "^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
     version: Option<String>,
 }
 
@@ -150,7 +151,7 @@ struct LogFile {
 }
 
 /// Where a version's output is.
-#[utoipa::path(get, path = "/v1/services/{service}/log", tag = "services", params(("service" = String, Path), OfVersion),
+#[utoipa::path(get, path = "/v1/services/{service}/log", tag = "services", params(OfService, OfVersion),
     responses((status = 200, description = "The file", body = LogFile), Problems))]
 async fn log(State(room): Shared, Segments(name): Segments<String>, Questions(of): Questions<OfVersion>) -> Answer {
     let command = || {

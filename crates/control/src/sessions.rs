@@ -148,7 +148,7 @@ mod tests {
         let id = sessions.open([7; 32]).expect("random numbers");
         let visit = sessions.of(&id).expect("it is open");
         assert_eq!(visit.token(), &[7; 32]);
-        assert!(visit.is_ours(&visit.form_token().to_owned()) && !visit.is_ours("") && visit.form_token() != id);
+        assert!(visit.is_ours(visit.form_token()) && !visit.is_ours("") && visit.form_token() != id);
         assert!(sessions.of("").is_none() && sessions.of(visit.form_token()).is_none());
         sessions.close(&visit);
         assert!(sessions.of(&id).is_none());

@@ -214,7 +214,9 @@ impl TokenFile {
 
     /// One `stat` a request, so that a token that was taken out no longer counts.
     pub(crate) fn now(&self) -> Arc<Admitted> {
-        let stamp = Stamp(std::fs::metadata(&self.path).ok().map(|it| (it.mtime(), it.mtime_nsec(), it.ctime_nsec(), it.size(), it.ino(), it.mode())));
+        let stamp = Stamp(
+            std::fs::metadata(&self.path).ok().map(|it| (it.mtime(), it.mtime_nsec(), it.ctime_nsec(), it.size(), it.ino(), it.mode())),
+        );
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((last, admitted)) = &*seen
             && *last == stamp

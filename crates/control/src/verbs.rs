@@ -51,6 +51,15 @@ pub(crate) async fn carry_out(room: &Room, command: Result<Command, Rejected>) -
     }
 }
 
+/// Which service.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its shape is used")]
+pub(crate) struct OfService {
+    #[param(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "web")]
+    service: String,
+}
+
 /// What a verb without settings takes.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -63,7 +72,7 @@ struct Who {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Deploy {
-    /// The version's name: 1 to 128 of a-z, A-Z, 0-9, `.`, `_`, `+` and `-`, first a letter or digit.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$", example = "v2")]
     version: String,
     /// For `runtime: static`: where it runs, such as `10.0.0.7:8080`.
     #[serde(default)]
@@ -84,7 +93,7 @@ struct Deploy {
 }
 
 /// Begin a release.
-#[utoipa::path(post, path = "/v1/services/{service}/deploy", tag = "releases", params(("service" = String, Path)), request_body = Deploy,
+#[utoipa::path(post, path = "/v1/services/{service}/deploy", tag = "releases", params(OfService), request_body = Deploy,
     responses((status = 200, description = "It began: its number, and the newest event before it", body = Began), Problems))]
 async fn deploy(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Deploy>) -> Answer {
     let command = || {
@@ -102,7 +111,7 @@ async fn deploy(State(room): Shared, caller: Caller, Segments(name): Segments<St
 }
 
 /// Let a release that waits for a person go on.
-#[utoipa::path(post, path = "/v1/services/{service}/promote", tag = "releases", params(("service" = String, Path)), request_body = Who,
+#[utoipa::path(post, path = "/v1/services/{service}/promote", tag = "releases", params(OfService), request_body = Who,
     responses((status = 200, description = "It goes on", body = Began), Problems))]
 async fn promote(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
     let who = caller.who(asked.who);
@@ -124,7 +133,7 @@ struct Abort {
 }
 
 /// End the running release: stable serves again.
-#[utoipa::path(post, path = "/v1/services/{service}/abort", tag = "releases", params(("service" = String, Path)), request_body = Abort,
+#[utoipa::path(post, path = "/v1/services/{service}/abort", tag = "releases", params(OfService), request_body = Abort,
     responses((status = 200, description = "Stable serves", body = Began), Problems))]
 async fn abort(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Abort>) -> Answer {
     let (who, force, reason) = (caller.who(asked.who), asked.force, asked.message);
@@ -136,6 +145,7 @@ async fn abort(State(room): Shared, caller: Caller, Segments(name): Segments<Str
 struct Rollback {
     /// A version further back. Default: the one before.
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
     to: Option<String>,
     /// Also when a migration cannot be undone.
     #[serde(default)]
@@ -146,7 +156,7 @@ struct Rollback {
 }
 
 /// Go back to a confirmed version.
-#[utoipa::path(post, path = "/v1/services/{service}/rollback", tag = "releases", params(("service" = String, Path)),
+#[utoipa::path(post, path = "/v1/services/{service}/rollback", tag = "releases", params(OfService),
     request_body = Rollback, responses((status = 200, description = "From, to, how, and how long it took", body = Began), Problems))]
 async fn rollback(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Rollback>) -> Answer {
     let command = || {
@@ -157,7 +167,7 @@ async fn rollback(State(room): Shared, caller: Caller, Segments(name): Segments<
 }
 
 /// Try the last release once more; migrations that passed do not run again.
-#[utoipa::path(post, path = "/v1/services/{service}/retry", tag = "releases", params(("service" = String, Path)), request_body = Who,
+#[utoipa::path(post, path = "/v1/services/{service}/retry", tag = "releases", params(OfService), request_body = Who,
     responses((status = 200, description = "A new release began", body = Began), Problems))]
 async fn retry(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
     let who = caller.who(asked.who);
@@ -194,7 +204,7 @@ enum ModeDocument {
 }
 
 /// Serve, let requests wait, or answer 503 with a page.
-#[utoipa::path(post, path = "/v1/services/{service}/mode", tag = "services", params(("service" = String, Path)),
+#[utoipa::path(post, path = "/v1/services/{service}/mode", tag = "services", params(OfService),
     request_body = WantedMode, responses((status = 200, description = "Done", body = Began), Problems))]
 async fn mode(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<WantedMode>) -> Answer {
     let who = caller.who(asked.who);
@@ -202,7 +212,7 @@ async fn mode(State(room): Shared, caller: Caller, Segments(name): Segments<Stri
 }
 
 /// Stop all processes of a service.
-#[utoipa::path(post, path = "/v1/services/{service}/stop", tag = "services", params(("service" = String, Path)), request_body = Who,
+#[utoipa::path(post, path = "/v1/services/{service}/stop", tag = "services", params(OfService), request_body = Who,
     responses((status = 200, description = "Done", body = Began), Problems))]
 async fn stop(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
     let who = caller.who(asked.who);
@@ -210,7 +220,7 @@ async fn stop(State(room): Shared, caller: Caller, Segments(name): Segments<Stri
 }
 
 /// Start a stopped service.
-#[utoipa::path(post, path = "/v1/services/{service}/start", tag = "services", params(("service" = String, Path)), request_body = Who,
+#[utoipa::path(post, path = "/v1/services/{service}/start", tag = "services", params(OfService), request_body = Who,
     responses((status = 200, description = "Done", body = Began), Problems))]
 async fn start(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
     let who = caller.who(asked.who);
@@ -218,7 +228,7 @@ async fn start(State(room): Shared, caller: Caller, Segments(name): Segments<Str
 }
 
 /// Replace the processes of the serving version by new ones; answered when the old ones have drained.
-#[utoipa::path(post, path = "/v1/services/{service}/restart", tag = "services", params(("service" = String, Path)), request_body = Who,
+#[utoipa::path(post, path = "/v1/services/{service}/restart", tag = "services", params(OfService), request_body = Who,
     responses((status = 200, description = "Done", body = Began), Problems))]
 async fn restart(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
     let who = caller.who(asked.who);
@@ -226,7 +236,7 @@ async fn restart(State(room): Shared, caller: Caller, Segments(name): Segments<S
 }
 
 /// End what was deployed and forget it; the history stays.
-#[utoipa::path(post, path = "/v1/services/{service}/remove", tag = "services", params(("service" = String, Path)), request_body = Who,
+#[utoipa::path(post, path = "/v1/services/{service}/remove", tag = "services", params(OfService), request_body = Who,
     responses((status = 200, description = "Done", body = Began), Problems))]
 async fn remove(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
     let who = caller.who(asked.who);

@@ -33,7 +33,9 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
         let sign_in = if tokens.is_empty() { "; make a token with `changeover token`" } else { "" };
         anstream::eprintln!("page: http://{}{sign_in}", api.listen);
         if !api.listen.ip().is_loopback() {
-            anstream::eprintln!("  it is open to other machines without encryption: put a proxy that speaks TLS before it, or an SSH tunnel");
+            anstream::eprintln!(
+                "  it is open to other machines without encryption: put a proxy that speaks TLS before it, or an SSH tunnel"
+            );
         }
     }
     if let Some(service) = desired.services.keys().next() {

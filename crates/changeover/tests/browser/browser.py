@@ -100,10 +100,10 @@ class Browser:
         with open(path, "wb") as file:
             file.write(base64.b64decode(picture["data"]))
 
-    def looks(self, folder, name):
+    def looks(self, folder, name, full=True):
         for width in (360, 1400):
             for dark in (False, True):
-                self.look(f"{folder}/{name}-{width}-{'dark' if dark else 'light'}.png", width, dark)
+                self.look(f"{folder}/{name}-{width}-{'dark' if dark else 'light'}.png", width, dark, full)
 
     def close(self):
         self.process.terminate()

@@ -22,7 +22,7 @@ try:
     # A confirmation: Escape closes it and gives the focus back, the keyboard opens it again.
     browser.press("a[href='#confirm-promote']")
     browser.until("it asks", "document.querySelector('#confirm-promote').open")
-    browser.looks(pictures, "confirm")
+    browser.looks(pictures, "confirm", full=False)
     browser.key("Escape", 27)
     browser.until("it is closed", "!document.querySelector('dialog[open]')")
     assert browser.run("document.activeElement.hash") == "#confirm-promote"

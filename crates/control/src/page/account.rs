@@ -129,7 +129,7 @@ fn canary(service: &Service, release: &Release) -> Account {
     let (class, badge) = match (&release.paused, &release.waits) {
         (Some(_), _) => ("warn", badge("", "hold", "paused")),
         (None, Some(_)) => ("warn", badge("warn", "hand", "waits for you")),
-        (None, None) if release.analysis.as_ref().is_some_and(|it| is_bad(it)) => ("bad", running),
+        (None, None) if release.analysis.as_ref().is_some_and(is_bad) => ("bad", running),
         (None, None) => ("run", running),
     };
     let next_step = release.step.and_then(|step| release.steps.get(step + 1)).map(|step| words::weight(step.weight));
@@ -143,8 +143,8 @@ fn canary(service: &Service, release: &Release) -> Account {
         (None, Some(analysis)) if analysis.action == "rollback" || analysis.action == "withdraw" => format!("Back to {stable}."),
         (None, _) if release.waits.is_some() => "Nothing, until a person decides.".to_owned(),
         (None, analysis) => {
-            let next = next_step.map_or("It is confirmed".to_owned(), |weight| format!("{weight}"));
-            match analysis.as_ref().and_then(|it| forecast(it)) {
+            let next = next_step.unwrap_or_else(|| "It is confirmed".to_owned());
+            match analysis.as_ref().and_then(forecast) {
                 Some(forecast) => format!("{next} in about {forecast}, if it stays as it is."),
                 None => format!("{next}, as soon as it is settled and has been looked at long enough."),
             }
@@ -184,7 +184,8 @@ fn verdict(analysis: &Analysis, weight: &str) -> String {
 }
 
 fn open_metrics(analysis: &Analysis) -> Option<String> {
-    let open: Vec<String> = analysis.metrics.iter().filter(|it| ["not_yet", "suspect", "warming"].contains(&it.state.as_str())).map(name).collect();
+    let open: Vec<String> =
+        analysis.metrics.iter().filter(|it| ["not_yet", "suspect", "warming"].contains(&it.state.as_str())).map(name).collect();
     match open.as_slice() {
         [] => None,
         [one] => Some(format!("{} {}", lower(one), if one == "Errors" { "are" } else { "is" })),
@@ -196,7 +197,11 @@ fn open_metrics(analysis: &Analysis) -> Option<String> {
 /// The longest wait that the metrics tell.
 fn forecast(analysis: &Analysis) -> Option<String> {
     let waits = analysis.metrics.iter().filter(|it| it.state == "not_yet");
-    let longest = waits.map(|it| it.more_s).collect::<Option<Vec<_>>>()?.into_iter().fold(None, |most, it| Some(f64::max(most.unwrap_or(0.0), it)))?;
+    let longest = waits
+        .map(|it| it.more_s)
+        .collect::<Option<Vec<_>>>()?
+        .into_iter()
+        .fold(None, |most, it| Some(f64::max(most.unwrap_or(0.0), it)))?;
     longest.is_finite().then(|| words::span(longest.max(1.0) as u64))
 }
 
@@ -210,7 +215,7 @@ pub(crate) fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut letters = text.chars();
     let Some(first) = letters.next() else { return String::new() };
-    let stop = if text.ends_with(['.', '!', '?', ')']) { "" } else { "." };
+    let stop = if text.ends_with(['.', '!', '?', '…', ')']) { "" } else { "." };
     format!("{}{}{stop}", first.to_uppercase(), letters.as_str())
 }
 
@@ -238,7 +243,12 @@ fn ended(service: &Service, release: &Release, outcome: &str, reason: &str) -> A
         }
         "rolled_back" => {
             let say = format!("Rolled back: {}", lower(&reason));
-            ("bad", badge("bad", "back", "rolled back"), say, ("What you need to do", "Nothing tonight. Fix it, then deploy a new version.".to_owned()))
+            (
+                "bad",
+                badge("bad", "back", "rolled back"),
+                say,
+                ("What you need to do", "Nothing tonight. Fix it, then deploy a new version.".to_owned()),
+            )
         }
         "aborted" => ("", badge("", "off", "aborted"), format!("Aborted: {}", lower(&reason)), nothing("")),
         "withdrawn" => {
@@ -298,7 +308,9 @@ pub(crate) fn in_list(service: &Service, ended_ms: Option<u64>, now_ms: u64) -> 
     let Some(release) = &service.release else { return (4, account.badge, account.say) };
     let last = of_release(service, release);
     let age = ended_ms.map(|ended| now_ms.saturating_sub(ended));
-    if ["rolled_back", "withdrawn", "failed"].contains(&release.ending.as_ref().map_or("", |it| it.outcome.as_str())) && age.is_some_and(|age| age < RECENT_MS) {
+    if ["rolled_back", "withdrawn", "failed"].contains(&release.ending.as_ref().map_or("", |it| it.outcome.as_str()))
+        && age.is_some_and(|age| age < RECENT_MS)
+    {
         let ago = words::span(age.unwrap_or_default() / 1_000);
         return (1, badge("warn", "back", format!("{} {ago} ago", last.badge.text)), last.say);
     }

@@ -109,6 +109,8 @@ pub(crate) async fn act(
             Note { done: false, text: format!("Nothing was done: {}{hint}", rejected.message) }
         }
     };
+    // The page that comes next shows what was done.
+    house.observer.look(&house.room.counter.engine, false).await;
     visit.leave_note(note);
     Redirect::to(&format!("/services/{}", super::query_value(&name))).into_response()
 }
@@ -123,7 +125,8 @@ async fn carry_out(house: &House, caller: &Caller, action: Action, name: &str, f
         return Err(rejected("conflict", format!("the release moved on while you were deciding{}", moved_to(service)), None));
     }
     let why = form.why.split_whitespace().collect::<Vec<_>>().join(" ");
-    let why: Option<String> = Some(why.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect()).filter(|why: &String| !why.is_empty());
+    let why: Option<String> =
+        Some(why.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect()).filter(|why: &String| !why.is_empty());
     let to = form.to.as_deref().filter(|to| !to.is_empty());
     let began = Instant::now();
     let answer = engine.ask(command(action, name, caller.who(None), why, to)?).await?;

@@ -75,8 +75,8 @@ impl Actions {
         self.buttons.push(button);
     }
 
-    fn offer_aside(&mut self, action: Action, what: String, about: String, text: &str, class: &'static str, not: Not<'_>, confirm: Confirm) {
-        self.offer(action, class, text, not, confirm);
+    /// The last one is not for every day.
+    fn set_aside(&mut self, what: String, about: String) {
         if let Some(button) = self.buttons.pop() {
             self.choices.push(Choice { what, about, button });
         }
@@ -110,19 +110,38 @@ fn running(actions: &mut Actions, service: &Service, release: &Release, not: Not
     if release.is_canary() && release.weight.is_some_and(|weight| weight > 0) {
         let weight = words::weight(release.candidate_weight());
         if release.paused.is_some() {
-            let says = vec![("What happens", format!("The release goes on from {weight}.")), ("What clients notice", "Nothing.".to_owned())];
+            let says =
+                vec![("What happens", format!("The release goes on from {weight}.")), ("What clients notice", "Nothing.".to_owned())];
             let question = format!("Resume the release of {name} {candidate}?");
             let command = format!("changeover resume {name}");
-            let confirm = Confirm { question, says, keep: "Stay paused", button: "Resume".to_owned(), command, ..confirm(Action::Unpause, service, release) };
+            let confirm = Confirm {
+                question,
+                says,
+                keep: "Stay paused",
+                button: "Resume".to_owned(),
+                command,
+                ..confirm(Action::Unpause, service, release)
+            };
             actions.offer(Action::Unpause, "primary", "Resume", not, confirm);
         } else {
             let says = vec![
-                ("What happens", format!("The weight stays at {weight}. Counting goes on, and a regression is still rolled back. Nothing advances until you resume.")),
+                (
+                    "What happens",
+                    format!(
+                        "The weight stays at {weight}. Counting goes on, and a regression is still rolled back. Nothing advances until you resume."
+                    ),
+                ),
                 ("What clients notice", "Nothing.".to_owned()),
                 ("Can it be undone", "Yes, with Resume. The time limit of this step stands still while paused.".to_owned()),
             ];
             let question = format!("Pause {name} at {weight}?");
-            let confirm = Confirm { question, says, keep: "Keep going", button: format!("Pause at {weight}"), ..confirm(Action::Pause, service, release) };
+            let confirm = Confirm {
+                question,
+                says,
+                keep: "Keep going",
+                button: format!("Pause at {weight}"),
+                ..confirm(Action::Pause, service, release)
+            };
             actions.offer(Action::Pause, "", "Pause", not, confirm);
         }
         promote_canary(actions, service, release, not);
@@ -134,7 +153,14 @@ fn running(actions: &mut Actions, service: &Service, release: &Release, not: Not
             ("Can it be undone", "Yes: while it is watched by itself, and afterwards with a rollback.".to_owned()),
         ];
         let question = format!("Promote {name} {candidate} to all clients?");
-        let confirm = Confirm { question, says, keep: "Not yet", button: format!("Promote {candidate}"), pending: "Promoting …", ..confirm(Action::Promote, service, release) };
+        let confirm = Confirm {
+            question,
+            says,
+            keep: "Not yet",
+            button: format!("Promote {candidate}"),
+            pending: "Promoting …",
+            ..confirm(Action::Promote, service, release)
+        };
         actions.offer(Action::Promote, "primary", format!("Promote {candidate}"), not, confirm);
     }
     before_stable(actions, service, release, not);
@@ -174,8 +200,13 @@ fn abort(service: &Service, release: &Release) -> Confirm {
 
 fn promote_canary(actions: &mut Actions, service: &Service, release: &Release, not: Not<'_>) {
     let (service_name, candidate) = (&service.service, &release.candidate);
-    let open: Vec<String> = release.analysis.iter().flat_map(|it| &it.metrics).filter(|it| it.state != "fine" && it.state != "dry_run")
-        .map(|it| format!("{}: {}", name(it), sentence(&it.sentence))).collect();
+    let open: Vec<String> = release
+        .analysis
+        .iter()
+        .flat_map(|it| &it.metrics)
+        .filter(|it| it.state != "fine" && it.state != "dry_run")
+        .map(|it| format!("{}: {}", name(it), sentence(&it.sentence)))
+        .collect();
     let unknown = if open.is_empty() { "Nothing that is measured here; only time is missing.".to_owned() } else { open.join(" ") };
     let says = |happens: String| {
         let moved = "Then nothing is done, and the page says so.".to_owned();
@@ -187,7 +218,9 @@ fn promote_canary(actions: &mut Actions, service: &Service, release: &Release, n
     let why_needed = (!open.is_empty()).then_some("this skips evidence");
     let rate = |weight: u32| service.rate.map(|rate| words::rate(Some(rate * f64::from(weight) / 10_000.0)));
     let load = match (rate(next.weight), rate(release.candidate_weight())) {
-        (Some(more), Some(now)) => format!("`{candidate}` gets about {more} requests per second instead of {now}. A regression is still rolled back by itself."),
+        (Some(more), Some(now)) => {
+            format!("`{candidate}` gets about {more} requests per second instead of {now}. A regression is still rolled back by itself.")
+        }
         _ => format!("`{candidate}` gets {to}. A regression is still rolled back by itself."),
     };
     let promote = Confirm {
@@ -218,7 +251,8 @@ fn promote_canary(actions: &mut Actions, service: &Service, release: &Release, n
         ..confirm(Action::PromoteFully, service, release)
     };
     let about = format!("Skips {to}. Guard rails still watch.");
-    actions.offer_aside(Action::PromoteFully, "Promote to 100\u{a0}%".to_owned(), about, "Promote fully…", "", not, full);
+    actions.offer(Action::PromoteFully, "", "Promote fully…", not, full);
+    actions.set_aside("Promote to 100\u{a0}%".to_owned(), about);
 }
 
 /// During a release a plain rollback is an abort; this is for when stable is bad too.
@@ -228,7 +262,12 @@ fn before_stable(actions: &mut Actions, service: &Service, release: &Release, no
     let Some(older) = older else { return };
     let (name, candidate) = (&service.service, &release.candidate);
     let says = vec![
-        ("What happens", marked(&format!("The release of `{candidate}` is aborted, then `{is_stable}` is replaced by `{older}`. Both newer versions are rejected."))),
+        (
+            "What happens",
+            marked(&format!(
+                "The release of `{candidate}` is aborted, then `{is_stable}` is replaced by `{older}`. Both newer versions are rejected."
+            )),
+        ),
         ("When to use it", marked(&format!("When `{is_stable}` is bad too. To get rid of `{candidate}` only, abort is enough."))),
         ("What clients notice", format!("Traffic moves only once {older} is healthy. None is lost.")),
     ];
@@ -245,7 +284,8 @@ fn before_stable(actions: &mut Actions, service: &Service, release: &Release, no
     // The engine takes one way back at a time.
     let first_abort = |action: Action| not(action).or_else(|| Some(format!("abort the release of {candidate} first")));
     let about = marked(&format!("Only if `{is_stable}` is bad too. To get rid of `{candidate}`, abort."));
-    actions.offer_aside(Action::Rollback, marked(&format!("Roll back to `{older}`")), about, "Roll back…", "danger", &first_abort, confirm);
+    actions.offer(Action::Rollback, "danger", "Roll back…", &first_abort, confirm);
+    actions.set_aside(marked(&format!("Roll back to `{older}`")), about);
 }
 
 fn over(actions: &mut Actions, service: &Service, release: &Release, not: Not<'_>) {
@@ -260,7 +300,14 @@ fn over(actions: &mut Actions, service: &Service, release: &Release, not: Not<'_
         ];
         let why_needed = (outcome == "rolled_back").then_some("this version was rejected");
         let question = format!("Retry {name} {candidate}?");
-        let confirm = Confirm { question, says, why_needed, button: format!("Retry {candidate}"), pending: "Retrying …", ..confirm(Action::Retry, service, release) };
+        let confirm = Confirm {
+            question,
+            says,
+            why_needed,
+            button: format!("Retry {candidate}"),
+            pending: "Retrying …",
+            ..confirm(Action::Retry, service, release)
+        };
         actions.offer(Action::Retry, "", "Retry…", not, confirm);
     }
     let (Some(serves), Some(to)) = (&service.serves, &service.rollback.to) else { return };

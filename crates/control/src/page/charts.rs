@@ -50,13 +50,16 @@ pub(crate) fn last(trend: &Trend, line: &Line, kind: &Kind) -> Option<f64> {
 
 /// Those that have a value somewhere.
 pub(crate) fn shown(trend: &Trend, lines: &[Line]) -> Vec<&'static Kind> {
-    let has = |kind: &Kind| lines.iter().any(|line| trend.points.get(&line.version).is_some_and(|points| points.iter().any(|it| (kind.value)(it).is_some())));
+    let has = |kind: &Kind| {
+        lines.iter().any(|line| trend.points.get(&line.version).is_some_and(|points| points.iter().any(|it| (kind.value)(it).is_some())))
+    };
     KINDS.iter().filter(|kind| has(kind)).collect()
 }
 
 /// For the script: seconds, values by kind and line, marks.
 pub(crate) fn data(trend: &Trend, lines: &[Line], since_s: u64) -> Value {
-    let mut seconds: Vec<u64> = lines.iter().filter_map(|line| trend.points.get(&line.version)).flatten().map(|it| it.at_s).filter(|at| *at >= since_s).collect();
+    let mut seconds: Vec<u64> =
+        lines.iter().filter_map(|line| trend.points.get(&line.version)).flatten().map(|it| it.at_s).filter(|at| *at >= since_s).collect();
     seconds.sort_unstable();
     seconds.dedup();
     let mut values = serde_json::Map::new();
@@ -143,7 +146,9 @@ pub(crate) fn spark(trend: &Trend, version: &str, now_s: u64) -> String {
     let means: Vec<Option<f64>> = sums.iter().map(|(sum, count)| (*count > 0).then(|| sum / f64::from(*count))).collect();
     let most = means.iter().flatten().copied().fold(1.0, f64::max) * 1.1;
     let seen = means.iter().enumerate().filter_map(|(index, mean)| mean.map(|mean| (index, mean)));
-    let line: String = seen.map(|(index, mean)| format!("{:.0},{:.1} ", index as f64 * 1_000.0 / (BUCKETS - 1) as f64, 100.0 - 92.0 * mean / most)).collect();
+    let line: String = seen
+        .map(|(index, mean)| format!("{:.0},{:.1} ", index as f64 * 1_000.0 / (BUCKETS - 1) as f64, 100.0 - 92.0 * mean / most))
+        .collect();
     line.trim_end().to_owned()
 }
 
@@ -169,7 +174,8 @@ mod tests {
 
     #[test]
     fn lines_share_their_seconds() {
-        let points = |seconds: &[u64]| seconds.iter().map(|at_s| Point { at_s: *at_s, rate: Some(*at_s as f64), ..Point::default() }).collect();
+        let points =
+            |seconds: &[u64]| seconds.iter().map(|at_s| Point { at_s: *at_s, rate: Some(*at_s as f64), ..Point::default() }).collect();
         let points: BTreeMap<String, VecDeque<Point>> = [("v1".to_owned(), points(&[1, 2, 3])), ("v2".to_owned(), points(&[3, 4]))].into();
         let trend = Trend { points, ..Trend::default() };
         let lines = [Line { version: "v1".to_owned(), role: "stable" }, Line { version: "v2".to_owned(), role: "candidate" }];

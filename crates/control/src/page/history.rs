@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::account::{Badge, of_release, sentence};
 use super::release::no_such_service;
 use super::seen::{Release, Service};
-use super::{Frame, House, Reader, html, query_value, words};
+use super::{Frame, House, Reader, html, not_yet, query_value, words};
 use crate::answers::{Questions, Segments};
 use crate::caller::Caller;
 use crate::reads;
@@ -68,7 +68,7 @@ pub(crate) async fn page(State(house): State<House>, caller: Caller, Questions(f
 }
 
 pub(crate) async fn of_service(State(house): State<House>, caller: Caller, Segments(name): Segments<String>) -> Response {
-    let known = house.observed().await.status.service(&name).is_some();
+    let known = house.observed().await.is_some_and(|observed| observed.status.service(&name).is_some());
     if !known && reads::releases(&house.room, Some(&name)).await.is_empty() {
         return no_such_service(&name);
     }
@@ -76,7 +76,7 @@ pub(crate) async fn of_service(State(house): State<House>, caller: Caller, Segme
 }
 
 async fn shown(house: &House, caller: &Caller, filter: Filter) -> Response {
-    let observed = house.observed().await;
+    let Some(observed) = house.observed().await else { return not_yet() };
     let only = Some(filter.service.clone()).filter(|it| !it.is_empty());
     let stored = reads::releases(&house.room, only.as_deref()).await;
     let mut releases: Vec<(String, Release)> =
@@ -87,7 +87,12 @@ async fn shown(house: &House, caller: &Caller, filter: Filter) -> Response {
     let summary = if tally.is_empty() { "No release has ended yet.".to_owned() } else { account_of(releases.len(), &tally) };
     releases.retain(|(_, it)| filter.outcome.is_empty() || it.ending.as_ref().is_some_and(|it| it.outcome == filter.outcome));
     let total = releases.len();
-    let rows: Vec<Row> = releases.iter().skip(filter.skip).take(ROWS_MAX).map(|(service, release)| row(house, service, release, &observed.status.services, observed.at_ms)).collect();
+    let rows: Vec<Row> = releases
+        .iter()
+        .skip(filter.skip)
+        .take(ROWS_MAX)
+        .map(|(service, release)| row(house, service, release, &observed.status.services, observed.at_ms))
+        .collect();
     let older = (filter.skip + rows.len() < total).then(|| {
         let (service, outcome) = (query_value(&filter.service), query_value(&filter.outcome));
         format!("/history?service={service}&outcome={outcome}&skip={}", filter.skip + ROWS_MAX)
@@ -103,7 +108,18 @@ async fn shown(house: &House, caller: &Caller, filter: Filter) -> Response {
         at: words::second(observed.at_ms),
     };
     let foot = format!("{} of {total} shown.", rows.len());
-    html(&HistoryPage { frame, service: only, summary, services, outcome: filter.outcome, outcomes: OUTCOMES, rows, foot, older, zone: words::time_zone() })
+    html(&HistoryPage {
+        frame,
+        service: only,
+        summary,
+        services,
+        outcome: filter.outcome,
+        outcomes: OUTCOMES,
+        rows,
+        foot,
+        older,
+        zone: words::time_zone(),
+    })
 }
 
 fn account_of(total: usize, tally: &[String]) -> String {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,35 +10,15 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::charts::{self, KINDS};
 use super::release::{Around, View, legend, no_such_service};
 use super::services::Overview;
-use super::{House, Reader, words};
+use super::{House, Reader, not_yet, words};
 use crate::answers::{Refused, Segments, rejected};
 use crate::caller::Caller;
-use crate::observer::Observed;
-
-/// Each costs some rendering a second; a team has a few windows each.
-const LIVE_MAX: usize = 64;
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-/// One of the places for live pages.
-struct Place;
-
-impl Place {
-    fn take() -> Option<Self> {
-        let taken = LIVE.try_update(Ordering::SeqCst, Ordering::SeqCst, |taken| (taken < LIVE_MAX).then_some(taken + 1));
-        taken.ok().map(|_| Self)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        LIVE.fetch_sub(1, Ordering::SeqCst);
-    }
-}
+use crate::observer::{LIVE_MAX, Observed};
 
 enum Subject {
     Services { order: Vec<String> },
@@ -56,16 +35,18 @@ struct Watching {
     sent: HashMap<String, String>,
     charts_about: String,
     last_point_s: u64,
-    _place: Place,
+    _place: OwnedSemaphorePermit,
 }
 
 pub(crate) async fn services(State(house): State<House>, caller: Caller) -> Response {
-    let order = Overview::of(&house, &*house.observed().await).order();
+    let Some(observed) = house.observed().await else { return not_yet() };
+    let order = Overview::of(&house, &observed).order();
     watch_it(house, caller, Subject::Services { order })
 }
 
 pub(crate) async fn service(State(house): State<House>, caller: Caller, Segments(name): Segments<String>) -> Response {
-    if house.observed().await.status.service(&name).is_none() {
+    let Some(observed) = house.observed().await else { return not_yet() };
+    if observed.status.service(&name).is_none() {
         return no_such_service(&name);
     }
     watch_it(house, caller, Subject::Service { name })
@@ -76,7 +57,7 @@ pub(crate) async fn history(State(house): State<House>, caller: Caller) -> Respo
 }
 
 fn watch_it(house: House, caller: Caller, subject: Subject) -> Response {
-    let Some(place) = Place::take() else {
+    let Ok(place) = house.observer.places.clone().try_acquire_owned() else {
         let message = format!("{LIVE_MAX} pages are live already");
         return Refused(rejected("unavailable", message, Some("close some, or reload this one by hand"))).into_response();
     };
@@ -149,8 +130,12 @@ impl Watching {
         message["bar"] = json!(view.has_bar);
         message["expect"] = json!(release.map(|release| release.expectation()));
         let fresh = self.charts_about != view.charts_about;
-        let mut parts: Vec<(String, String)> =
-            view.parts.into_iter().filter(|(id, _)| *id != "notes" && (*id != "charts" || fresh)).map(|(id, html)| (id.to_owned(), html)).collect();
+        let mut parts: Vec<(String, String)> = view
+            .parts
+            .into_iter()
+            .filter(|(id, _)| *id != "notes" && (*id != "charts" || fresh))
+            .map(|(id, html)| (id.to_owned(), html))
+            .collect();
         if fresh {
             self.charts_about = view.charts_about;
             self.last_point_s = 0;

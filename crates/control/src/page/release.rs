@@ -1,5 +1,8 @@
 //! One service: its running or last release; and one release that is over.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -9,7 +12,7 @@ use super::account::{self, Account, Badge, badge, of_release, of_service};
 use super::actions::{self, Actions, Button, Choice, Confirm};
 use super::charts::{self, Drawing, Line};
 use super::seen::{Analysis, Metric, Release, Service};
-use super::{Frame, House, Reader, html, part, refused, words};
+use super::{Frame, House, Reader, html, not_yet, part, refused, words};
 use crate::answers::{Segments, rejected};
 use crate::caller::Caller;
 use crate::observer::{Observed, Span, Trend};
@@ -18,6 +21,8 @@ use crate::sessions::Note;
 
 /// Of a timeline; a release makes about ten.
 const EVENTS_MAX: usize = 200;
+/// The engine looks at its store and its targets first.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(5);
 /// Of a table beside a chart: each stands for half a minute.
 const ROW_SECONDS: u64 = 30;
 
@@ -198,7 +203,11 @@ impl View {
         parts.push(("steps", release.and_then(|it| steps(it, around.events, around.now_ms)).map(|it| part(&it)).unwrap_or_default()));
         let analysis = release.and_then(|it| it.analysis.as_ref()).filter(|it| !it.metrics.is_empty());
         parts.push(("evidence", analysis.map(|it| part(&evidence(it, runs))).unwrap_or_default()));
-        let charts_about = format!("{:?}/{:?}", release.map(|it| (it.number, it.ending.is_some())), lines.iter().map(|it| &it.version).collect::<Vec<_>>());
+        let charts_about = format!(
+            "{:?}/{:?}",
+            release.map(|it| (it.number, it.ending.is_some())),
+            lines.iter().map(|it| &it.version).collect::<Vec<_>>()
+        );
         let show_charts = is_last || !trend.points.is_empty();
         parts.push(("charts", if show_charts { part(&chart_panel(&trend, &lines, runs)) } else { String::new() }));
         parts.push(("versions", if is_last { part(&versions(service, release)) } else { String::new() }));
@@ -243,7 +252,7 @@ fn notes(service: &Service, is_last: bool, note: Option<Note>, reader: &Reader) 
     if !is_last {
         return Notes { notes };
     }
-    if !reader.may_act {
+    if reader.scope == "read" {
         notes.push(Shown { class: "", icon: "dot", html: "You may look, not act: this token has the scope read.".to_owned() });
     }
     if let Some(paused) = service.running().and_then(|release| release.paused.as_ref()) {
@@ -257,7 +266,11 @@ fn notes(service: &Service, is_last: bool, note: Option<Note>, reader: &Reader) 
     }
     if let Some(mode) = service.mode.as_object().and_then(|mode| mode.keys().next()) {
         let what = if mode == "hold" { "requests wait" } else { "every request is answered 503 with a page" };
-        let html = words::marked(&format!("{}: {what}. End it with `changeover {mode} {} --off`.", account::sentence(mode).trim_end_matches('.'), service.service));
+        let html = words::marked(&format!(
+            "{}: {what}. End it with `changeover {mode} {} --off`.",
+            account::sentence(mode).trim_end_matches('.'),
+            service.service
+        ));
         notes.push(Shown { class: "warn", icon: "warn", html });
     }
     if let Some(queued) = &service.queued {
@@ -278,7 +291,14 @@ fn steps(release: &Release, events: &[Happening], now_ms: u64) -> Option<Steps> 
         return Some(canary_steps(release, &started));
     }
     // The phases of a switch; what was reached stands in the events.
-    let phases = [("starting", "Start"), ("gating", "Gates"), ("awaiting_promotion", "Your word"), ("switching", "Switch"), ("draining", "Drain"), ("watching", "Watch")];
+    let phases = [
+        ("starting", "Start"),
+        ("gating", "Gates"),
+        ("awaiting_promotion", "Your word"),
+        ("switching", "Switch"),
+        ("draining", "Drain"),
+        ("watching", "Watch"),
+    ];
     let back = ["returning", "retiring"].contains(&release.state.as_str());
     let now = phases.iter().position(|(state, _)| *state == release.state);
     let outcome = release.ending.as_ref().map(|it| it.outcome.as_str());
@@ -320,7 +340,9 @@ fn canary_steps(release: &Release, started: &str) -> Steps {
                 Some(_) => ("todo", "not reached".to_owned()),
                 None if index == now && (release.paused.is_some() || release.waits.is_some()) => ("hold", spent),
                 None if index == now => ("now", spent),
-                None => ("todo", step.dwell_ms.filter(|ms| *ms > 0).map_or("to come".to_owned(), |ms| format!("at least {}", words::clock(ms)))),
+                None => {
+                    ("todo", step.dwell_ms.filter(|ms| *ms > 0).map_or("to come".to_owned(), |ms| format!("at least {}", words::clock(ms))))
+                }
             };
             Step { class, what: words::weight(step.weight), time }
         })
@@ -385,7 +407,8 @@ fn chart_panel(trend: &Trend, lines: &[Line], runs: bool) -> Charts {
     let charts = charts::shown(trend, lines)
         .into_iter()
         .map(|kind| {
-            let now: Vec<String> = lines.iter().map(|line| format!("{} {}", line.version, (kind.write)(charts::last(trend, line, kind)))).collect();
+            let now: Vec<String> =
+                lines.iter().map(|line| format!("{} {}", line.version, (kind.write)(charts::last(trend, line, kind)))).collect();
             let legend = legend(trend, lines, kind);
             let (label, drawing) = (format!("{}: now {}", kind.title, now.join(", ")), charts::draw(trend, lines, kind));
             Chart { id: kind.id, title: kind.title, label, legend, drawing, rows: table(trend, lines, kind) }
@@ -414,7 +437,12 @@ fn versions(service: &Service, release: Option<&Release>) -> Versions {
     let weight = running.map_or(0, Release::candidate_weight);
     let mut names: Vec<&String> = Vec::new();
     let stable = running.and_then(|it| it.stable.as_ref());
-    for name in stable.into_iter().chain(service.serves.as_ref()).chain(running.map(|it| &it.candidate)).chain(service.targets.iter().map(|it| &it.version)) {
+    for name in stable
+        .into_iter()
+        .chain(service.serves.as_ref())
+        .chain(running.map(|it| &it.candidate))
+        .chain(service.targets.iter().map(|it| &it.version))
+    {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -453,7 +481,11 @@ fn versions(service: &Service, release: Option<&Release>) -> Versions {
         })
         .collect();
     let split = release.and_then(|it| it.analysis.as_ref()).and_then(|it| it.split.as_ref()).and_then(|it| it.ok).map(|ok| {
-        if ok { ("ok", "The split matches the weight.".to_owned()) } else { ("bad", "The split does not match the weight: nothing is judged.".to_owned()) }
+        if ok {
+            ("ok", "The split matches the weight.".to_owned())
+        } else {
+            ("bad", "The split does not match the weight: nothing is judged.".to_owned())
+        }
     });
     let counted = release.is_some_and(|it| it.versions.iter().any(|it| it.requests.is_some()));
     Versions { note: if counted { "this step" } else { "" }, rows, counted, split }
@@ -476,7 +508,10 @@ fn other(service: &Service, release: Option<&Release>, choices: Vec<Choice>, eve
     let mut lines: Vec<String> = lines.iter().map(|line| words::marked(line)).collect();
     if let Some(release) = release.filter(|it| it.ending.is_some()) {
         let number = release.number;
-        lines.push(format!("<a href=\"/services/{name}/releases/{number}\">Release {number} on a page of its own</a>", name = words::escape(name)));
+        lines.push(format!(
+            "<a href=\"/services/{name}/releases/{number}\">Release {number} on a page of its own</a>",
+            name = words::escape(name)
+        ));
     }
     Other { choices, lines }
 }
@@ -492,9 +527,12 @@ fn timeline(events: &[Happening]) -> Timeline {
             _ => format!("+{}", words::clock(after)),
         };
         // Texts are laid out for a terminal.
-        let text = it.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        // Begins with the name of the service.
-        let shown = if it.kind == "began" { text } else { account::sentence(&text) };
+        let columns: Vec<String> = it.text.split("  ").map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
+        let shown = match columns.as_slice() {
+            // Begins with the name of the service.
+            all if it.kind == "began" => all.join(" · "),
+            all => account::sentence(&all.join(": ")),
+        };
         TimelineRow { at: words::second(it.at_ms), since, strong: strong.contains(&it.kind.as_str()), html: words::marked(&shown) }
     };
     Timeline { rows: events.iter().enumerate().map(row).collect() }
@@ -502,10 +540,10 @@ fn timeline(events: &[Happening]) -> Timeline {
 
 impl House {
     /// What is now; waits for the first look after a start.
-    pub(crate) async fn observed(&self) -> std::sync::Arc<Observed> {
+    pub(crate) async fn observed(&self) -> Option<Arc<Observed>> {
         let mut now = self.observer.subscribe();
-        let seen = now.wait_for(|observed| observed.at_ms > 0).await;
-        seen.map(|it| it.clone()).unwrap_or_default()
+        let seen = tokio::time::timeout(FIRST_LOOK_MAX, now.wait_for(|observed| observed.at_ms > 0)).await;
+        seen.ok()?.ok().map(|it| it.clone())
     }
 
     pub(crate) async fn events_of(&self, service: &str, release: u64) -> Vec<Happening> {
@@ -518,7 +556,7 @@ impl House {
 }
 
 pub(crate) async fn page(State(house): State<House>, caller: Caller, Segments(name): Segments<String>) -> Response {
-    let observed = house.observed().await;
+    let Some(observed) = house.observed().await else { return not_yet() };
     let Some(service) = observed.status.service(&name) else { return no_such_service(&name) };
     let release = service.release.as_ref();
     let events = match release {
@@ -536,7 +574,7 @@ pub(crate) async fn page(State(house): State<House>, caller: Caller, Segments(na
 }
 
 pub(crate) async fn finished(State(house): State<House>, caller: Caller, Segments((name, number)): Segments<(String, u64)>) -> Response {
-    let observed = house.observed().await;
+    let Some(observed) = house.observed().await else { return not_yet() };
     let now = observed.status.service(&name);
     if now.and_then(Service::running).is_some_and(|it| it.number == number) {
         return Redirect::to(&format!("/services/{name}")).into_response();
@@ -555,7 +593,8 @@ pub(crate) async fn finished(State(house): State<House>, caller: Caller, Segment
     let events = house.events_of(&name, number).await;
     let trend = house.observer.trend_of(&name, &release);
     let reader = Reader::of(&caller);
-    let view = View::of(service, Some(&release), false, Around { reader: &reader, note: None, events: &events, trend, now_ms: observed.at_ms });
+    let view =
+        View::of(service, Some(&release), false, Around { reader: &reader, note: None, events: &events, trend, now_ms: observed.at_ms });
     shown(&name, Some(number), view, reader, None, observed.at_ms)
 }
 

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::account::{Badge, badge, in_list};
 use super::seen::{NotOpen, Service};
-use super::{Frame, House, Reader, charts, html, part, words};
+use super::{Frame, House, Reader, charts, html, not_yet, part, words};
 use crate::caller::Caller;
 use crate::observer::Observed;
 
@@ -60,14 +60,24 @@ impl Overview {
             .services
             .iter()
             .map(|service| {
-                let ended = service.release.as_ref().and_then(|release| house.observer.span(&service.service, release.number)).and_then(|it| it.ended_ms);
+                let ended = service
+                    .release
+                    .as_ref()
+                    .and_then(|release| house.observer.span(&service.service, release.number))
+                    .and_then(|it| it.ended_ms);
                 let (rank, badge, line) = in_list(service, ended, observed.at_ms);
                 (rank, service, badge, line)
             })
             .collect();
         ranked.sort_by(|(a, left, ..), (b, right, ..)| (a, &left.service).cmp(&(b, &right.service)));
         let of_rank = |rank: u8| ranked.iter().filter(|it| it.0 == rank).count();
-        let kinds = [("bad", "bad", "degraded"), ("warn", "back", "went back"), ("warn", "hand", "waits for you"), ("run", "run", "releasing"), ("good", "ok", "in order")];
+        let kinds = [
+            ("bad", "bad", "degraded"),
+            ("warn", "back", "went back"),
+            ("warn", "hand", "waits for you"),
+            ("run", "run", "releasing"),
+            ("good", "ok", "in order"),
+        ];
         let tally = (0..).zip(kinds).filter(|(rank, _)| of_rank(*rank) > 0);
         let tally = tally.map(|(rank, (class, icon, text))| badge(class, icon, format!("{} {text}", of_rank(rank)))).collect();
         let (total, look) = (ranked.len(), of_rank(0) + of_rank(1) + of_rank(2));
@@ -117,7 +127,10 @@ fn row(house: &House, service: &Service, badge: Badge, line: &str, now_ms: u64) 
             format!("{} runs; an abort goes back to it{takes}", code(to))
         }
         Some(to) if service.rollback.standby == "hot" => {
-            let takes = service.rollback.took_us.map_or("takes effect at once".to_owned(), |us| format!("would take {}", words::ms(Some(us / 1_000.0))));
+            let takes = service
+                .rollback
+                .took_us
+                .map_or("takes effect at once".to_owned(), |us| format!("would take {}", words::ms(Some(us / 1_000.0))));
             format!("{} hot; a rollback {takes}", code(to))
         }
         Some(to) => format!("{} stopped; a rollback would start it", code(to)),
@@ -138,7 +151,7 @@ fn row(house: &House, service: &Service, badge: Badge, line: &str, now_ms: u64) 
 }
 
 pub(crate) async fn page(State(house): State<House>, caller: Caller) -> Response {
-    let observed = house.observed().await;
+    let Some(observed) = house.observed().await else { return not_yet() };
     let overview = Overview::of(&house, &observed);
     let frame = Frame {
         title: overview.title.clone(),

@@ -43,10 +43,13 @@ fn page(status: &Value, may_act: bool) -> String {
     let around = Around { reader: &reader, note: None, events: &[], trend: Some(trend()), now_ms: 1_764_039_180_000 };
     let view = View::of(service, service.release.as_ref(), true, around);
     let frame = Frame { title: view.title, place: "services", live: None, reader: Some(reader), has_bar: view.has_bar, at: String::new() };
-    let html = super::part(&super::release::ServicePage { frame, name: service.service.clone(), crumb: None, parts: view.parts, zone: words::time_zone() });
-    if let (Ok(folder), Some(name)) = (std::env::var("PAGE_SAMPLES"), std::thread::current().name()) {
-        std::fs::write(format!("{folder}/{}.html", name.rsplit("::").next().unwrap()), &html).unwrap();
-    }
+    let html = super::part(&super::release::ServicePage {
+        frame,
+        name: service.service.clone(),
+        crumb: None,
+        parts: view.parts,
+        zone: words::time_zone(),
+    });
     html.replace('\u{a0}', " ")
 }
 
@@ -92,7 +95,11 @@ fn a_canary_that_is_not_settled() {
 #[test]
 fn a_canary_that_somebody_paused() {
     let html = page(&canary(|it| it["release"]["paused"] = json!({ "who": "ana", "why": "looking at <b>" })), true);
-    check(&html, &["Paused by ana: “looking at &lt;b&gt;”. A regression is still rolled back.", "Nothing advances. It stays at 5 %."], &["<b>”"]);
+    check(
+        &html,
+        &["Paused by ana: “looking at &lt;b&gt;”. A regression is still rolled back.", "Nothing advances. It stays at 5 %."],
+        &["<b>”"],
+    );
 }
 
 #[test]
@@ -100,7 +107,8 @@ fn a_canary_that_was_rolled_back() {
     let html = page(
         &canary(|it| {
             it["release"]["state"] = json!("ended");
-            it["release"]["ending"] = json!({ "outcome": "rolled_back", "reason": "errors at least 1.8× stable: 9 of 1,400 requests, against 20 of 27,622" });
+            it["release"]["ending"] =
+                json!({ "outcome": "rolled_back", "reason": "errors at least 1.8× stable: 9 of 1,400 requests, against 20 of 27,622" });
             it["release"]["analysis"]["verdict"] = json!("regressed");
             it["release"]["analysis"]["metrics"][0]["state"] = json!("worse");
             it["release"]["analysis"]["metrics"][0]["worse"] = json!(1.0);
@@ -136,5 +144,9 @@ fn a_canary_without_any_analysis() {
 #[test]
 fn whoever_may_only_look_is_told_so() {
     let html = page(&canary(|_| ()), false);
-    check(&html, &["You may look, not act: this token has the scope read.", "aria-disabled=\"true\" title=\"this token has the scope read\""], &["<dialog"]);
+    check(
+        &html,
+        &["You may look, not act: this token has the scope read.", "aria-disabled=\"true\" title=\"this token has the scope read\""],
+        &["<dialog"],
+    );
 }
