@@ -318,7 +318,7 @@ fn an_open_page_hears_what_changes() {
     open.house.good(&["deploy", "web", "--version", "v1"]);
     let cookie = open.sign_in(&open.act);
     let mut stream = open.connect();
-    write!(stream, "GET /services/web/live HTTP/1.1\r\nhost: 127.0.0.1:27304\r\n{cookie}\r\n\r\n").expect("sent");
+    write!(stream, "GET /services/web/live HTTP/1.1\r\nhost: 127.0.0.1:27304\r\nconnection: close\r\n{cookie}\r\n\r\n").expect("sent");
     let mut lines = BufReader::new(stream).lines();
     let mut next = || -> serde_json::Value {
         let line = lines.find_map(|line| line.expect("it goes on").strip_prefix("data: ").map(str::to_owned)).expect("it goes on");

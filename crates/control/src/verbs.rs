@@ -184,6 +184,9 @@ struct WantedMode {
     who: Option<String>,
 }
 
+/// No client waits longer; more is a slip of the pen.
+const HOLD_MAX_MS: u64 = 24 * 3600 * 1000;
+
 /// How requests are answered.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
@@ -192,9 +195,11 @@ enum ModeDocument {
     Serve,
     /// Requests wait.
     Hold {
-        /// Then 504.
+        /// Then 504. At most a day.
+        #[schema(maximum = 86_400_000)]
         wait_max_ms: u64,
         /// So many at once.
+        #[schema(value_type = u64, maximum = 4_294_967_295_u64)]
         queue_max: u32,
     },
     /// 503 with this page.
@@ -208,6 +213,9 @@ enum ModeDocument {
     request_body = WantedMode, responses((status = 200, description = "Done", body = Began), Problems))]
 async fn mode(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<WantedMode>) -> Answer {
     let who = caller.who(asked.who);
+    if matches!(asked.mode, Mode::Hold { wait_max_ms, .. } if wait_max_ms > HOLD_MAX_MS) {
+        return Answer(Err(invalid("a request is held for a day at most")));
+    }
     carry_out(&room, service(&name).map(|service| Command::SetMode { service, mode: asked.mode, who })).await
 }
 
