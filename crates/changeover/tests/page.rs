@@ -355,12 +355,41 @@ fn an_apply_opens_and_closes_the_door() {
     wait::until(DEADLINE, "it has moved", || {
         TcpStream::connect(("127.0.0.1", 27306)).is_ok() && TcpStream::connect(("127.0.0.1", 27305)).is_err()
     });
+    let before = open.house.worker_pid();
     open.house.kill_worker();
+    wait::until(DEADLINE, "there is another worker", || open.house.run(&["status"]).status.success() && open.house.worker_pid() != before);
     wait::until(DEADLINE, "the next worker opens what was applied", || TcpStream::connect(("127.0.0.1", 27306)).is_ok());
     std::fs::write(&file, text.lines().filter(|line| !line.starts_with("api:")).map(|line| format!("{line}\n")).collect::<String>())
         .expect("written");
     assert!(open.house.good(&["apply"]).contains("- api"));
     wait::until(DEADLINE, "it is closed", || TcpStream::connect(("127.0.0.1", 27306)).is_err());
+}
+
+#[test]
+fn mistakes_with_tokens_are_told_before_anything_starts() {
+    let house = House::start("27390-27394", AT_ONCE);
+    let error = house.bad(&["token"], 64);
+    assert!(error.contains("there is no `api` in the file") && error.contains("hint: add `api: 127.0.0.1:9180`"), "{error}");
+    let file = house.folder.path().join("changeover.yaml");
+    let text = std::fs::read_to_string(&file).expect("the file");
+    std::fs::write(&file, format!("{text}api: {{ listen: 127.0.0.1:27395, tokens: secrets }}\n")).expect("written");
+    let tokens = house.folder.path().join("secrets");
+    let check = |text: &str, mode: u32, expect: &str| {
+        std::fs::write(&tokens, text).expect("written");
+        std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(mode)).expect("its mode");
+        for command in ["check", "apply", "token"] {
+            let error = house.bad(&[command], 64);
+            assert!(error.contains(expect) && error.contains("hint: "), "{command}: {error}");
+        }
+    };
+    check("act ana 0123\n", 0o600, "secrets:1: a token has 32 to 256 characters, this one has 4");
+    check("act 0123456789abcdef0123456789abcdef\n", 0o600, "secrets:1: three words are needed, found 2");
+    check("", 0o640, "secrets can be read by others (mode 640)");
+    std::fs::remove_file(&tokens).expect("removed");
+    let token = house.good(&["token", "--name", "ana"]);
+    assert_eq!(std::fs::metadata(&tokens).expect("it is made").permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_to_string(&tokens).expect("its text"), format!("act ana {token}"));
+    house.good(&["check"]);
 }
 
 /// Made by `cargo xtask test`.

@@ -17,7 +17,7 @@ class Browser:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         targets = until("the browser answers", lambda: pages(port))
         self.socket = websocket.create_connection(targets[0]["webSocketDebuggerUrl"], timeout=DEADLINE_S, suppress_origin=True)
-        self.number, self.complaints = 0, []
+        self.number, self.complaints, self.scripted = 0, [], True
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
         # A violated policy is an error also where the console does not show it.
@@ -62,6 +62,10 @@ class Browser:
             print(self.run("document.body.innerText"), file=sys.stderr)
             raise
 
+    def script(self, allowed):
+        self.scripted = allowed
+        self.ask("Emulation.setScriptExecutionDisabled", value=not allowed)
+
     def go(self, url):
         self.ask("Page.navigate", url=url)
         self.until(f"{url} is loaded", "document.readyState === 'complete' && location.href !== 'about:blank'")
@@ -92,7 +96,8 @@ class Browser:
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=780, deviceScaleFactor=1, mobile=width < 700)
         scheme = "dark" if dark else "light"
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        if self.scripted:  # else no frame is ever told of
+            self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         wide = self.run("document.documentElement.scrollWidth")
         assert wide <= width, f"{path}: {wide} px wide in a window of {width}"
         picture = self.ask("Page.captureScreenshot", captureBeyondViewport=full)

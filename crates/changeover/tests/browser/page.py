@@ -19,6 +19,19 @@ try:
     assert browser.run("document.title").startswith("Waits for you"), browser.run("document.title")
     browser.looks(pictures, "waits")
 
+    # Without script: the question opens and closes by its address, and the page is whole.
+    browser.script(False)
+    browser.go(f"{url}/services/web")
+    browser.until("charts are drawn by the server", "document.querySelectorAll('.plot svg path').length > 4")
+    browser.press("a[href='#confirm-promote']")
+    browser.until("it asks", "getComputedStyle(document.querySelector('#confirm-promote')).display === 'flex'")
+    browser.looks(pictures, "without-script", full=False)
+    browser.press("#confirm-promote .pair a")
+    browser.until("it is closed", "getComputedStyle(document.querySelector('#confirm-promote')).display === 'none'")
+    browser.script(True)
+    browser.go(f"{url}/services/web?again")
+    browser.until("charts are drawn", "document.querySelectorAll('.plot.drawn canvas').length >= 2")
+
     # A confirmation: Escape closes it and gives the focus back, the keyboard opens it again.
     browser.press("a[href='#confirm-promote']")
     browser.until("it asks", "document.querySelector('#confirm-promote').open")
@@ -29,7 +42,7 @@ try:
     browser.key("Enter", 13)
     browser.until("it asks again", "document.querySelector('#confirm-promote').open")
     browser.press("#confirm-promote button")
-    browser.until("it says what was done", "document.querySelector('#notes').textContent.includes('Promoted in')")
+    browser.until("it says what was done", "document.querySelector('#said').textContent.includes('Promoted in')")
 
     # From here on nothing is loaded: what changes comes by itself.
     browser.run("window.same = true")
@@ -40,7 +53,7 @@ try:
 
     browser.press("a[href='#confirm-rollback']")
     browser.press("#confirm-rollback button")
-    browser.until("it is taken back", "document.querySelector('#notes').textContent.includes('v1 serves everyone')")
+    browser.until("it is taken back", "document.querySelector('#said').textContent.includes('v1 serves everyone')")
     browser.go(f"{url}/services/web/releases/2")
     browser.until("a page of its own", "document.querySelector('.crumbs').textContent.includes('release 2')")
     browser.go(f"{url}/history")

@@ -133,7 +133,7 @@ impl Watching {
         let mut parts: Vec<(String, String)> = view
             .parts
             .into_iter()
-            .filter(|(id, _)| *id != "notes" && (*id != "charts" || fresh))
+            .filter(|(id, _)| *id != "said" && (*id != "charts" || fresh))
             .map(|(id, html)| (id.to_owned(), html))
             .collect();
         if fresh {

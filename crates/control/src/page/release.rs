@@ -197,7 +197,8 @@ impl View {
         let trend = around.trend.unwrap_or_default();
         let has_bar = runs && !actions.buttons.is_empty();
         let Actions { buttons, choices, confirms } = actions;
-        let mut parts = vec![("notes", part(&notes(service, is_last, around.note, around.reader)))];
+        let mut parts = vec![("said", part(&said(around.note)))];
+        parts.push(("notes", if is_last { part(&notes(service, around.reader)) } else { String::new() }));
         let answers = account.answers.iter().map(|(question, answer)| (*question, words::marked(answer))).collect();
         parts.push(("verdict", part(&VerdictPart { heading: heading(service, release), account, answers, buttons, bar: has_bar })));
         parts.push(("steps", release.and_then(|it| steps(it, around.events, around.now_ms)).map(|it| part(&it)).unwrap_or_default()));
@@ -243,15 +244,18 @@ fn heading(service: &Service, release: Option<&Release>) -> String {
     }
 }
 
-fn notes(service: &Service, is_last: bool, note: Option<Note>, reader: &Reader) -> Notes {
-    let mut notes = Vec::new();
-    if let Some(note) = note {
+/// What became of what was asked: until the next page.
+fn said(note: Option<Note>) -> Notes {
+    let shown = |note: Note| {
         let (class, icon) = if note.done { ("", "ok") } else { ("warn", "warn") };
-        notes.push(Shown { class, icon, html: words::marked(&note.text) });
-    }
-    if !is_last {
-        return Notes { notes };
-    }
+        Shown { class, icon, html: words::marked(&note.text) }
+    };
+    Notes { notes: note.into_iter().map(shown).collect() }
+}
+
+/// What is out of the ordinary.
+fn notes(service: &Service, reader: &Reader) -> Notes {
+    let mut notes = Vec::new();
     if reader.scope == "read" {
         notes.push(Shown { class: "", icon: "dot", html: "You may look, not act: this token has the scope read.".to_owned() });
     }
