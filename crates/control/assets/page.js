@@ -201,7 +201,7 @@
     const seconds = Math.floor((Date.now() - heard) / 1000);
     if (text) {
       const words = seconds < STALE_S ? `<span class="n">${seconds} s</span> ago` : "";
-      text.innerHTML = seconds < STALE_S ? `Live<span class="long"> · updated ${words}</span>` : `No update for ${seconds} s`;
+      text.innerHTML = seconds < STALE_S ? `Live<span class="long"> · updated ${words}</span>` : `No update<span class="long"> for ${seconds} s</span>`;
     }
     const lost = seconds >= LOST_S;
     document.body.classList.toggle("stale", lost);

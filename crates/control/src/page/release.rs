@@ -298,7 +298,7 @@ fn steps(release: &Release, events: &[Happening], now_ms: u64) -> Option<Steps> 
     let phases = [
         ("starting", "Start"),
         ("gating", "Gates"),
-        ("awaiting_promotion", "Your word"),
+        ("awaiting_promotion", "You"),
         ("switching", "Switch"),
         ("draining", "Drain"),
         ("watching", "Watch"),
