@@ -70,8 +70,15 @@ pub(crate) enum Verb {
     },
     /// Release a version: start, check, switch, drain, watch
     Deploy(Deploy),
-    /// Let a release that waits for a person go on
-    Promote { service: String },
+    /// Let a release that waits for a person go on; a canary to its next step
+    Promote(Promote),
+    /// Hold a canary at its step; what regresses is still taken back
+    Pause {
+        service: String,
+        /// Why
+        #[arg(long, short)]
+        message: Option<String>,
+    },
     /// End the running release: stable serves again
     Abort {
         service: String,
@@ -113,12 +120,22 @@ pub(crate) enum Verb {
     Restart { service: String },
     /// End what was deployed and forget it; the history stays
     Remove { service: String },
-    /// Drive releases again, after the worker crashed several times in a row
-    Resume,
+    /// Let a paused canary go on; without a service: drive releases again, after the worker crashed several times in a row
+    Resume { service: Option<String> },
     /// What is going on
     Status {
+        /// One service, and the evidence of its release
+        service: Option<String>,
+        /// Again every second
+        #[arg(long, short)]
+        watch: bool,
         #[arg(long)]
         json: bool,
+    },
+    /// What the judge saw
+    Analysis {
+        #[command(subcommand)]
+        what: Analysis,
     },
     /// Releases: who, why, when, outcome
     History {
@@ -140,9 +157,18 @@ pub(crate) enum Verb {
 
 #[derive(clap::Args)]
 pub(crate) struct Demo {
+    /// switch: blue/green, rollback, a version that fails its gate; canary: a good version climbs, a bad one is taken back
+    #[arg(value_enum, default_value_t = DemoOf::Switch)]
+    pub(crate) what: DemoOf,
     /// Leave it running at the end
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DemoOf {
+    Switch,
+    Canary,
 }
 
 #[derive(clap::Args)]
@@ -153,6 +179,8 @@ pub(crate) struct DemoService {
     pub(crate) unhealthy: bool,
     #[arg(long)]
     pub(crate) record: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) behaviour: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -173,6 +201,34 @@ pub(crate) struct Deploy {
     /// Begin when the running release has ended
     #[arg(long, conflicts_with = "supersede")]
     pub(crate) queue: bool,
+    /// Say what would happen, and how long it would take with the traffic of now
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Analysis {
+    /// Every metric, look, number and reason of a release
+    Show {
+        /// Such as 43, or web/43
+        release: String,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Promote {
+    pub(crate) service: String,
+    /// To everybody, without the steps in between
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Only if it is at this step, counted from 1
+    #[arg(long)]
+    pub(crate) step: Option<usize>,
+    /// Why
+    #[arg(long, short)]
+    pub(crate) message: Option<String>,
 }
 
 #[derive(clap::Args)]

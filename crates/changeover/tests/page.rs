@@ -312,6 +312,45 @@ fn a_browser_without_script_sees_and_does_everything() {
     assert_eq!(open.get("/", &[&cookie]).status, 303);
 }
 
+/// A step that a person ends.
+const CANARY: &str = "    strategy: { canary: { steps: [10%, 50%], dwell: 1h, watch: 0s, drain: 5s, keep: 1h, \
+    analysis: { warm_up: 1s, timeout_bad: 1s } } }\n";
+
+#[test]
+fn a_canary_is_paused_promoted_and_aborted_on_the_page() {
+    let open = Open::start(27396, "27397-27399", CANARY, "");
+    open.house.good(&["deploy", "web", "--version", "v1"]);
+    let load = open.house.load();
+    let mut deploy =
+        open.house.command(&["deploy", "web", "--version", "v2"]).stdout(std::process::Stdio::null()).spawn().expect("it runs");
+    let cookie = open.sign_in(&open.act);
+    let follows = |what: &str| {
+        let what = what.replace(" %", "\u{a0}%");
+        wait::until(DEADLINE, &what, || open.get("/services/web", &[&cookie]).body.contains(&what));
+    };
+    let act = |action: &str, filled: &str, says: &str| {
+        assert_eq!(open.form(&format!("/services/web/{action}"), &[&cookie], filled).status, 303);
+        open.get("/services/web", &[&cookie]).is(200, says);
+    };
+    follows("canary, 10 %");
+    follows("Is it worse?");
+    follows("class=\"adv\"");
+    let early = open.filled(&cookie, "promote");
+    act("pause", &open.filled(&cookie, "pause"), "Paused by ana: “because”. A regression is still rolled back.");
+    assert_eq!(open.house.release()["paused"]["who"], "ana");
+    act("unpause", &open.filled(&cookie, "unpause"), "It goes on.");
+    act("promote", &early, "Promoted in ");
+    follows("canary, 50 %");
+    wait::until(DEADLINE, "half of the traffic", || open.house.release()["weight"] == 5_000);
+    act("promote", &early, "the release moved on while you were deciding");
+    act("abort", &open.filled(&cookie, "abort"), "v1 serves everyone.");
+    assert_eq!(deploy.wait().expect("it ends").code(), Some(2));
+    follows("The evidence when it ended");
+    open.get("/services/web/releases/2", &[&cookie]).is(200, "The evidence when it ended");
+    open.get("/v1/services/web/releases/2/analysis", &[&open.bearer()]).is(200, "\"last\":{");
+    assert_eq!(load.stop().lost, 0);
+}
+
 #[test]
 fn an_open_page_hears_what_changes() {
     let open = Open::start(27304, "27350-27359", AT_ONCE, "");

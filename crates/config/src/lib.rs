@@ -4,6 +4,7 @@
 //! Not here: reading files, the clock, the network. The YAML library is named in `node.rs` only.
 
 mod api;
+mod canary;
 mod command;
 mod file;
 mod node;

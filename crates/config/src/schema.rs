@@ -184,19 +184,175 @@ enum Status {
 #[schemars(untagged)]
 enum Strategy {
     Name(StrategyName),
-    Settings(StrategySettings),
+    Settings(Box<StrategySettings>),
 }
 
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 enum StrategyName {
     BlueGreen,
+    Canary,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct StrategySettings {
     blue_green: Option<BlueGreen>,
+    canary: Option<Canary>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Canary {
+    /// Rising shares of traffic; 100% comes last by itself. Default: 1%, 5%, 20%, 100%.
+    #[schemars(length(min = 1))]
+    steps: Option<Vec<Step>>,
+    /// How long a step lasts at least. Default: 60s.
+    dwell: Option<Duration>,
+    /// How long a step may last without a decision. Default: 30m.
+    max_step: Option<Duration>,
+    /// How long a candidate that was taken back is kept running. Default: 30m.
+    keep: Option<Duration>,
+    /// Clients stay on their version. Default: each request is drawn for itself.
+    sticky: Option<Sticky>,
+    analysis: Option<Analysis>,
+    /// What must pass before the first step.
+    gates: Option<Vec<Gate>>,
+    /// After the last step. Default: 60s.
+    watch: Option<Duration>,
+    /// Default: 1%.
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]{1,2})? *%$"))]
+    watch_errors: Option<String>,
+    /// Default: 50.
+    watch_requests: Option<u64>,
+    /// Default: 30s.
+    drain: Option<Duration>,
+    /// Default: 10m.
+    standby: Option<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Step {
+    Weight(Percent),
+    Settings(StepSettings),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StepSettings {
+    weight: Percent,
+    dwell: Option<Duration>,
+    max: Option<Duration>,
+    /// What must pass before the weight is set.
+    gates: Option<Vec<Gate>>,
+    /// Copies of the candidate that this step needs. Default: `run.targets`.
+    #[schemars(range(min = 1, max = 64))]
+    targets: Option<u16>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Sticky {
+    Name(StickyName),
+    Settings(StickySettings),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum StickyName {
+    Cookie,
+    Address,
+}
+
+/// One of `cookie` and `header`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct StickySettings {
+    /// The name of a cookie that changeover gives out.
+    cookie: Option<String>,
+    /// A field of the request.
+    header: Option<String>,
+    /// A client's requests count for so long after its first one in a step. Default: 60s.
+    window: Option<Duration>,
+}
+
+/// Such as 0.1%.
+#[derive(JsonSchema)]
+struct Percent(#[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)? *%$"))] String);
+
+/// How candidate and stable are compared. It is on by default.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Analysis {
+    /// No comparison: the reason why.
+    #[schemars(length(min = 1))]
+    none: Option<String>,
+    /// Default: 30s.
+    warm_up: Option<Duration>,
+    /// A request without an answer for so long has failed. Default: 30s.
+    timeout_bad: Option<Duration>,
+    /// So much of all traffic may fail additionally at the next step. Default: 0.1%.
+    budget: Option<Percent>,
+    /// So much of all traffic may be slower at the next step. Default: 0.2%.
+    latency_budget: Option<Percent>,
+    /// What follows when a step reaches its longest time. Default: hold.
+    expired: Option<Expired>,
+    /// Limits whatever stable does, such as `{ errors: 2% }` or `{ p99: 800ms }`.
+    guards: Option<Vec<BTreeMap<String, Variable>>>,
+    metrics: Option<Vec<Metric>>,
+    /// `assumed`, `required`, or how much more failures vary than independent ones. Default: assumed.
+    independence: Option<Variable>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Expired {
+    Hold,
+    Rollback,
+    Ask,
+}
+
+/// A number of your own, for each version. One of `prometheus`, `command` and `http`; `{version}` is replaced.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Metric {
+    name: String,
+    prometheus: Option<Prometheus>,
+    /// Its last line is the number.
+    command: Option<Command>,
+    http: Option<HttpMetric>,
+    /// Default: 60s.
+    interval: Option<Duration>,
+    /// Default: 10s.
+    timeout: Option<Duration>,
+    /// So long it may give nothing before the release is held. Default: 5m.
+    missing_max: Option<Duration>,
+    /// In the metric's unit: so much worse than stable is tolerated.
+    tolerance: f64,
+    /// To go on, it must be seen to be less than this worse. Default: it has no say in going on.
+    margin: Option<f64>,
+    /// Default: false.
+    higher_is_better: Option<bool>,
+    /// Its differences have a long tail on the bad side. Default: false.
+    skewed: Option<bool>,
+    /// It reports and never decides. Default: false.
+    dry_run: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Prometheus {
+    url: String,
+    query: String,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HttpMetric {
+    url: String,
+    /// A JSON pointer (RFC 6901). Default: the whole document.
+    pointer: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -226,7 +382,7 @@ enum Promotion {
     Manual,
 }
 
-/// One of `command`, `http` and `migrate`.
+/// One of `command`, `http`, `migrate` and `approval`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Gate {
@@ -236,10 +392,26 @@ struct Gate {
     http: Option<HttpGate>,
     /// Runs once per release.
     migrate: Option<Command>,
+    /// Waits for `changeover promote`.
+    approval: Option<Approval>,
     /// Forbids going back unless forced. Default: false.
     irreversible: Option<bool>,
-    /// Default: 30s; 5m for `migrate`.
+    /// Default: 30s; 5m for `migrate`, 1h for `approval`.
     timeout: Option<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Approval {
+    /// What follows when nobody approves in time.
+    otherwise: Otherwise,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Otherwise {
+    Abort,
+    Proceed,
 }
 
 #[derive(JsonSchema)]

@@ -1,7 +1,8 @@
-//! How a new version comes to serve: `blue_green` and its gates.
+//! How a new version comes to serve: `blue_green`, what `canary` has in common with it, and gates.
 
-use model::{BlueGreen, Gate, GateKind, Promotion};
+use model::{Gate, GateKind, Promotion, Strategy};
 
+use crate::canary::canary;
 use crate::command::command;
 use crate::node::{Kind, Node};
 use crate::problems::Problems;
@@ -9,50 +10,67 @@ use crate::service::{STATUS, TIMEOUT_MIN_MS, time};
 use crate::table::Table;
 use crate::values::{choice, list, number, path, percent, statuses, text};
 
-pub(crate) fn strategy(service: &mut Table<'_>, problems: &mut Problems) -> Option<BlueGreen> {
+pub(crate) fn strategy(service: &mut Table<'_>, problems: &mut Problems) -> Option<Strategy> {
     let place = format!("`strategy` of {}", service.place);
-    let settings_place = format!("`blue_green` of {}", service.place);
-    let mut settings = Table::empty(&service.at, settings_place.as_str());
+    let of = |name: &str| format!("`{name}` of {}", service.place);
+    let (blue_green_place, canary_place) = (of("blue_green"), of("canary"));
     match service.take("strategy") {
-        None => {}
+        None => blue_green(Table::empty(&service.at, blue_green_place), problems),
         Some(node) if matches!(node.kind, Kind::Scalar(_)) => {
-            choice(node, "`strategy`", &[("blue_green", ())], problems)?;
+            match choice(node, "`strategy`", &[("blue_green", false), ("canary", true)], problems)? {
+                true => canary(Table::empty(&node.at, canary_place), problems),
+                false => blue_green(Table::empty(&node.at, blue_green_place), problems),
+            }
         }
         Some(node) => {
             let mut table = Table::open(node, place, problems)?;
-            if let Some(node) = table.take("blue_green") {
-                settings = Table::open(node, settings_place, problems)?;
-            }
+            let (at, settings) = (table.at.clone(), [table.take_entry("blue_green"), table.take_entry("canary")]);
             table.finish(problems);
+            match settings {
+                [Some(_), Some((key, _))] => {
+                    let hint = "a release has steps (`canary`), or it has none (`blue_green`)";
+                    problems.add(&key.at, "`canary` and `blue_green` exclude each other", Some(hint.to_owned()));
+                    None
+                }
+                [None, Some((_, node))] => canary(Table::open(node, canary_place, problems)?, problems),
+                [Some((_, node)), None] => blue_green(Table::open(node, blue_green_place, problems)?, problems),
+                [None, None] => blue_green(Table::empty(&at, blue_green_place), problems),
+            }
         }
     }
-    blue_green(settings, problems)
 }
 
-fn blue_green(mut table: Table<'_>, problems: &mut Problems) -> Option<BlueGreen> {
+fn blue_green(mut table: Table<'_>, problems: &mut Problems) -> Option<Strategy> {
     let promotions = [("auto", Promotion::Auto), ("manual", Promotion::Manual)];
     let promotion = table.take("promotion");
     let promotion = promotion.map_or(Some(Promotion::Auto), |node| choice(node, "`promotion`", &promotions, problems));
+    let strategy = common(&mut table, problems);
+    table.finish(problems);
+    Some(Strategy { promotion: promotion?, ..strategy? })
+}
+
+/// What both strategies have; a canary's watch follows its last step.
+pub(crate) fn common(table: &mut Table<'_>, problems: &mut Problems) -> Option<Strategy> {
     let gates = table.take("gates").map_or(Some(Vec::new()), |node| gates(node, problems));
-    let watch = time(&mut table, "watch", 60_000, 0, problems);
+    let watch = time(table, "watch", 60_000, 0, problems);
     let errors = table.take("watch_errors").map_or(Some(100), |node| percent(node, "`watch_errors`", problems));
     let requests = table.take("watch_requests");
     let requests = requests.map_or(Some(50), |node| number(node, "`watch_requests`", 0..=u64::MAX, problems));
-    let drain = time(&mut table, "drain", 30_000, 0, problems);
-    let standby = time(&mut table, "standby", 600_000, 0, problems);
-    table.finish(problems);
-    Some(BlueGreen {
-        promotion: promotion?,
+    let drain = time(table, "drain", 30_000, 0, problems);
+    let standby = time(table, "standby", 600_000, 0, problems);
+    Some(Strategy {
+        promotion: Promotion::Auto,
         gates: gates?,
         watch_ms: watch?,
         watch_errors_max: errors?,
         watch_requests_min: requests?,
         drain_ms: drain?,
         standby_ms: standby?,
+        canary: None,
     })
 }
 
-fn gates(node: &Node, problems: &mut Problems) -> Option<Vec<Gate>> {
+pub(crate) fn gates(node: &Node, problems: &mut Problems) -> Option<Vec<Gate>> {
     let mut gates: Vec<Gate> = Vec::new();
     for item in list(node, "`gates`", problems)? {
         let Some(gate) = gate(item, problems) else { continue };
@@ -77,28 +95,46 @@ fn gate(node: &Node, problems: &mut Problems) -> Option<Gate> {
         table.place = format!("gate `{name}`");
     }
     let kind = kind(&mut table, problems);
-    let default_ms = if matches!(kind, Some(GateKind::Migrate { .. })) { 300_000 } else { 30_000 };
+    let default_ms = match kind {
+        Some(GateKind::Migrate { .. }) => 300_000,
+        Some(GateKind::Approval { .. }) => 3_600_000,
+        _ => 30_000,
+    };
     let timeout = time(&mut table, "timeout", default_ms, TIMEOUT_MIN_MS, problems);
     table.finish(problems);
     Some(Gate { name: name?, kind: kind?, timeout_ms: timeout? })
 }
 
 fn kind(table: &mut Table<'_>, problems: &mut Problems) -> Option<GateKind> {
-    let [run, http, migrate] = ["command", "http", "migrate"].map(|field| table.take(field));
+    let [run, http, migrate, approval] = ["command", "http", "migrate", "approval"].map(|field| table.take(field));
     let irreversible = table.take_entry("irreversible");
     if let (Some((key, _)), None) = (irreversible, migrate) {
         problems.add(&key.at, "`irreversible` has a meaning with `migrate` only", None);
     }
-    match (run, http, migrate) {
-        (Some(node), None, None) => Some(GateKind::Command { command: command(node, "`command`", problems)? }),
-        (None, Some(node), None) => http_gate(node, &table.place, problems),
-        (None, None, Some(node)) => {
+    match (run, http, migrate, approval) {
+        (Some(node), None, None, None) => Some(GateKind::Command { command: command(node, "`command`", problems)? }),
+        (None, Some(node), None, None) => http_gate(node, &table.place, problems),
+        (None, None, Some(node), None) => {
             let switch = |(_, node): &(_, Node)| choice(node, "`irreversible`", &[("true", true), ("false", false)], problems);
             let irreversible = irreversible.map_or(Some(false), switch);
             Some(GateKind::Migrate { command: command(node, "`migrate`", problems)?, irreversible: irreversible? })
         }
+        (None, None, None, Some(node)) => {
+            let mut table = Table::open(node, format!("`approval` of {}", table.place), problems)?;
+            let Some(node) = table.take("otherwise") else {
+                table.missing(
+                    "otherwise",
+                    "what follows when nobody approves in time: `otherwise: abort` or `otherwise: proceed`",
+                    problems,
+                );
+                return None;
+            };
+            table.finish(problems);
+            let otherwise_passes = choice(node, "`otherwise`", &[("abort", false), ("proceed", true)], problems)?;
+            Some(GateKind::Approval { otherwise_passes })
+        }
         _ => {
-            let message = format!("{} must have one of `command`, `http` and `migrate`", table.place);
+            let message = format!("{} must have one of `command`, `http`, `migrate` and `approval`", table.place);
             problems.add(&table.at, message, None);
             None
         }

@@ -121,10 +121,40 @@ fn each_mistake_has_its_message() {
         "4:10 missing field `command` in `run` of service `web` | such as `command: ./server --port {port}`, or `runtime: static`",
     );
     check("run: { command: a | b }", "4:21 `command` has `|`, and no shell runs it | say `[sh, -c, \"exec …\"]`");
-    check("strategy: rolling\n    run: { command: x }", "4:15 unknown value `rolling` of `strategy` | expected `blue_green`");
+    check("strategy: rolling\n    run: { command: x }", "4:15 unknown value `rolling` of `strategy` | expected `blue_green` or `canary`");
     check(
         "strategy: { blue_green: { watch_errors: 1 } }\n    run: { command: x }",
         "4:45 `watch_errors` must be a share from `0%` to `100%`, with two decimals at most, found `1` | say `1%`",
+    );
+    let canary = |settings: &str| format!("strategy: {{ canary: {{ {settings} }} }}\n    run: {{ command: x }}");
+    check(&canary("steps: [5%, 1%]"), "4:39 steps must rise: 1% comes after 5% | such as `steps: [1%, 5%, 20%, 100%]`");
+    let share = "must be a share from `0%` to `100%`, with two decimals at most, found";
+    check(&canary("steps: [1%, 120%]"), &format!("4:39 a step {share} `120%`"));
+    check(&canary("steps: [5]"), &format!("4:35 a step {share} `5` | say `5%`"));
+    check(
+        &canary("analysis: none"),
+        "4:37 `analysis: none` does not say why | a canary without criteria is a slower way to fail; \
+         if it must be: `analysis: { none: \"the reason\" }`",
+    );
+    check(&canary("analysis: { guards: [{ erors: 2% }] }"), "4:50 unknown metric `erors` | did you mean `errors`?");
+    check(
+        &canary("analysis: { metrics: [{ name: q, tolerance: 1, prometheus: { url: 'http://h', query: up } }] }"),
+        "4:112 `query` has no `{version}`, so that candidate and stable would be the same | it is asked once for each version: \
+         such as `{version=\"{version}\"}`",
+    );
+    check(
+        &canary("analysis: { budget: 0% }"),
+        "4:47 `budget` must be above 0% | no number of requests can show that nothing at all gets worse; such as `0.1%`",
+    );
+    check(
+        &canary("promotion: manual"),
+        "4:27 `promotion` has no meaning with `canary` | a gate of a step waits for a person: \
+         `gates: [{ name: ok, approval: { otherwise: abort } }]`",
+    );
+    check(
+        &canary("gates: [{ name: ok, approval: {} }]"),
+        "4:57 missing field `otherwise` in `approval` of gate `ok` | what follows when nobody approves in time: \
+         `otherwise: abort` or `otherwise: proceed`",
     );
     check_file("services: {}", "1:1 missing field `listeners` in the file | add `listeners: { main: 127.0.0.1:8080 }`");
     check_file("listeners: { a: 127.0.0.1:80, b: 127.0.0.1:80 }", "1:34 listeners `a` and `b` have the same address");
@@ -144,6 +174,52 @@ fn each_mistake_has_its_message() {
         "listeners: { a: 127.0.0.1:80 }\nservices:\n  x: { run: { command: x } }\n  y: { run: { command: x } }",
         "4:3 a route of service `y` is also one of service `x` | change its `listener`, `host` or `path`",
     );
+}
+
+const CANARY: &str = r#"
+listeners: { main: 127.0.0.1:8080 }
+services:
+  web:
+    run: { command: ./server }
+    strategy:
+      canary:
+        steps: [0.1%, { weight: 5%, dwell: 2m, max: 1h, targets: 2, gates: [{ name: ok, approval: { otherwise: proceed }, timeout: 2h }] }]
+        keep: 1h
+        sticky: { header: X-User, window: 30s }
+        analysis:
+          warm_up: 10s
+          timeout_bad: 15s
+          budget: 0.05%
+          latency_budget: 1%
+          expired: ask
+          independence: 2.5
+          guards: [{ errors: 2%, p99: 800ms }, { queue: 40 }]
+          metrics:
+            - { name: queue, prometheus: { url: "http://127.0.0.1:9090", query: "q{version='{version}'}" }, tolerance: 5, margin: 10, interval: 5s }
+            - { name: heap, command: [./heap, "{version}"], tolerance: 1, higher_is_better: true, skewed: true, dry_run: true, missing_max: 1m }
+            - { name: depth, http: { url: "http://h/{version}", pointer: /a/b }, tolerance: 1, timeout: 1s }
+"#;
+
+#[test]
+fn a_canary_is_read() {
+    let desired = read(CANARY).expect("sound");
+    let canary = desired.services.values().next().and_then(|web| web.strategy.canary.clone()).expect("a canary");
+    let weights: Vec<u16> = canary.steps.iter().map(|step| step.weight).collect();
+    assert_eq!(weights, [10, 500, 10_000], "all of it comes last by itself");
+    assert_eq!((canary.steps[1].dwell_ms, canary.steps[1].max_ms, canary.steps[1].targets), (120_000, 3_600_000, Some(2)));
+    let model::Analysis::Judged(judging) = canary.analysis else { panic!("it is judged") };
+    assert_eq!((judging.budget, judging.timeout_bad_ms, judging.guards.len(), judging.metrics.len()), (0.000_5, 15_000, 3, 3));
+    let plain = "listeners: { main: 127.0.0.1:8080 }\nservices: { web: { run: { command: x }, strategy: canary } }";
+    let desired = read(plain).expect("a word is enough");
+    let canary = desired.services.values().next().and_then(|web| web.strategy.canary.clone()).expect("a canary");
+    assert_eq!(canary.steps.iter().map(|step| step.weight).collect::<Vec<_>>(), [100, 500, 2_000, 10_000]);
+    let schema = schema();
+    for word in CANARY.split(|c: char| !c.is_ascii_lowercase() && c != '_' && c != ':') {
+        let Some(field) = word.strip_suffix(':').filter(|f| !["main", "web", "http", "", ":", "errors", "queue"].contains(f)) else {
+            continue;
+        };
+        assert!(schema.contains(&format!("\"{field}\": {{")) || field.starts_with('p'), "{field}");
+    }
 }
 
 #[test]

@@ -103,6 +103,29 @@ pub(crate) fn percent(node: &Node, what: &str, problems: &mut Problems) -> Optio
     })
 }
 
+/// A share of 0 to 1, to any precision.
+pub(crate) fn share(node: &Node, what: &str, problems: &mut Problems) -> Option<f64> {
+    parsed(node, what, problems, |text| {
+        let expected = || "a share such as `0.1%`".to_owned();
+        let Some(number) = text.strip_suffix('%').map(str::trim_end) else {
+            return Err((expected(), text.parse::<f64>().is_ok().then(|| format!("say `{text}%`"))));
+        };
+        let share = number.parse::<f64>().ok().filter(|share| (0.0..=100.0).contains(share));
+        share.map(|share| share / 100.0).ok_or_else(|| (expected(), None))
+    })
+}
+
+/// Finite.
+pub(crate) fn real(node: &Node, what: &str, range: RangeInclusive<f64>, problems: &mut Problems) -> Option<f64> {
+    parsed(node, what, problems, |text| {
+        let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && range.contains(number));
+        number.ok_or_else(|| match range.end() {
+            &f64::MAX => (format!("a number, {} or more", range.start()), None),
+            end => (format!("a number from {} to {end}", range.start()), None),
+        })
+    })
+}
+
 fn basis_points(number: &str) -> Option<u16> {
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use engine::Command;
+use engine::{Command, Rejected};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -21,6 +21,7 @@ pub(crate) fn router() -> OpenApiRouter<Arc<Room>> {
         .routes(routes!(status))
         .routes(routes!(history))
         .routes(routes!(analysis))
+        .routes(routes!(forecast))
         .routes(routes!(log))
         .routes(routes!(metrics))
         .routes(routes!(crate::events::events))
@@ -116,23 +117,60 @@ pub(crate) async fn releases(room: &Room, service: Option<&str>) -> Vec<Value> {
     stored.into_iter().filter_map(|(_, text)| serde_json::from_str(&text).ok()).collect()
 }
 
-/// What was compared when a canary ended, and what came of it.
-#[utoipa::path(get, path = "/v1/services/{service}/releases/{number}/analysis", tag = "releases",
-    params(OfService, ("number" = u64, Path)),
-    responses((status = 200, description = "The analysis as it was", body = Value), Problems))]
-async fn analysis(State(room): Shared, Segments((name, number)): Segments<(String, u64)>) -> Answer {
-    let found = match service(&name) {
-        Ok(service) => analysis_of(&room, service.as_str(), number).await,
-        Err(rejected) => return Answer(Err(rejected)),
-    };
-    let hint = "only canary releases have one; see /v1/history";
-    Answer(found.ok_or_else(|| rejected("not_found", format!("there is no analysis of release {number} of `{name}`"), Some(hint))))
+/// What the judge said of a release.
+#[derive(ToSchema, Serialize)]
+struct Analyses {
+    service: String,
+    /// As in the history.
+    release: Value,
+    /// What was to be compared; null where nothing was.
+    plan: Value,
+    /// The last look; null when there was none.
+    last: Value,
+    /// Those that were recorded.
+    looks: Vec<Value>,
 }
 
-pub(crate) async fn analysis_of(room: &Room, service: &str, number: u64) -> Option<Value> {
-    let key = format!("analysis/{service}/{number:08}");
-    let stored = room.counter.engine.store().values(&key).await;
-    stored.into_iter().find(|(found, _)| *found == key).and_then(|(_, text)| serde_json::from_str(&text).ok())
+/// What the judge said of a release: the last look, and those that were recorded.
+#[utoipa::path(get, path = "/v1/services/{service}/releases/{number}/analysis", tag = "releases",
+    params(OfService, ("number" = u64, Path)),
+    responses((status = 200, description = "The looks", body = Analyses), Problems))]
+async fn analysis(State(room): Shared, Segments((name, number)): Segments<(String, u64)>) -> Answer {
+    Answer(analyses(&room, &name, number).await)
+}
+
+async fn analyses(room: &Room, name: &str, number: u64) -> Result<Value, Rejected> {
+    let name = service(name)?;
+    let store = room.counter.engine.store();
+    let read = |(_, text): (String, String)| serde_json::from_str::<Value>(&text).ok();
+    let release = store.values(&format!("release/{name}/{number:08}")).await.into_iter().find_map(read);
+    let hint = format!("changeover history {name}");
+    let release = release.ok_or_else(|| rejected("not_found", format!("there is no release {number} of {name}"), Some(&hint)))?;
+    let analysis = store.values(&format!("analysis/{name}/{number:08}")).await.into_iter().find_map(read).unwrap_or_default();
+    let looks: Vec<Value> = store.values(&format!("look/{name}/{number:08}/")).await.into_iter().filter_map(read).collect();
+    let (plan, last) = (&analysis["scales"]["plan"], &analysis["last"]);
+    Ok(json!({ "service": name, "release": release, "plan": plan, "last": last, "looks": looks }))
+}
+
+/// The last look at a release that is over.
+pub(crate) async fn last_look(room: &Room, name: &str, number: u64) -> Option<Value> {
+    analyses(room, name, number).await.ok().map(|it| it["last"].clone()).filter(|last| !last.is_null())
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    #[param(pattern = "^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
+    version: String,
+}
+
+/// What a deploy would do, and how long it would take with the traffic of now.
+#[utoipa::path(get, path = "/v1/services/{service}/forecast", tag = "releases", params(OfService, Wanted),
+    responses((status = 200, description = "The forecast", body = Value), Problems))]
+async fn forecast(State(room): Shared, Segments(name): Segments<String>, Questions(of): Questions<Wanted>) -> Answer {
+    let command = || Ok(Command::Forecast { service: service(&name)?, version: version(&of.version)? });
+    carry_out(&room, command()).await
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -22,6 +22,8 @@ pub(crate) fn router() -> OpenApiRouter<Arc<Room>> {
     OpenApiRouter::new()
         .routes(routes!(deploy))
         .routes(routes!(promote))
+        .routes(routes!(pause))
+        .routes(routes!(unpause))
         .routes(routes!(abort))
         .routes(routes!(rollback))
         .routes(routes!(retry))
@@ -110,12 +112,56 @@ async fn deploy(State(room): Shared, caller: Caller, Segments(name): Segments<St
     carry_out(&room, command()).await
 }
 
-/// Let a release that waits for a person go on.
-#[utoipa::path(post, path = "/v1/services/{service}/promote", tag = "releases", params(OfService), request_body = Who,
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Promote {
+    /// To everybody, whatever the judge has not seen.
+    #[serde(default)]
+    full: bool,
+    /// Only if the canary is at this step, from 1.
+    #[serde(default)]
+    step: Option<usize>,
+    /// Why; kept in the history.
+    #[serde(default)]
+    message: Option<String>,
+    /// Who asks. Over TCP the token's name counts instead.
+    #[serde(default)]
+    who: Option<String>,
+}
+
+/// Let a release that waits for a person go on, or a canary go to its next step.
+#[utoipa::path(post, path = "/v1/services/{service}/promote", tag = "releases", params(OfService), request_body = Promote,
     responses((status = 200, description = "It goes on", body = Began), Problems))]
-async fn promote(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
+async fn promote(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Promote>) -> Answer {
+    let (who, full, step, why) = (caller.who(asked.who), asked.full, asked.step, asked.message);
+    carry_out(&room, service(&name).map(|service| Command::Promote { service, who, full, step, why })).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Pause {
+    /// Why; kept in the history.
+    #[serde(default)]
+    message: Option<String>,
+    /// Who asks. Over TCP the token's name counts instead.
+    #[serde(default)]
+    who: Option<String>,
+}
+
+/// Hold a canary at its step; a regression is still rolled back.
+#[utoipa::path(post, path = "/v1/services/{service}/pause", tag = "releases", params(OfService), request_body = Pause,
+    responses((status = 200, description = "It stays where it is", body = Began), Problems))]
+async fn pause(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Pause>) -> Answer {
+    let (who, why) = (caller.who(asked.who), asked.message);
+    carry_out(&room, service(&name).map(|service| Command::Pause { service, who, why })).await
+}
+
+/// Let a paused canary go on.
+#[utoipa::path(post, path = "/v1/services/{service}/resume", tag = "releases", params(OfService), request_body = Who,
+    responses((status = 200, description = "It goes on", body = Began), Problems))]
+async fn unpause(State(room): Shared, caller: Caller, Segments(name): Segments<String>, Asked(asked): Asked<Who>) -> Answer {
     let who = caller.who(asked.who);
-    carry_out(&room, service(&name).map(|service| Command::Promote { service, who })).await
+    carry_out(&room, service(&name).map(|service| Command::Unpause { service, who })).await
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -18,9 +18,28 @@ pub enum Command {
         service: ServiceName,
         who: String,
     },
+    /// `full`: to everybody; `step`: only if the release is at this step (from 1).
     Promote {
         service: ServiceName,
         who: String,
+        full: bool,
+        step: Option<usize>,
+        why: Option<String>,
+    },
+    /// Holds a canary at its step.
+    Pause {
+        service: ServiceName,
+        who: String,
+        why: Option<String>,
+    },
+    Unpause {
+        service: ServiceName,
+        who: String,
+    },
+    /// What a deploy would do, and how long it would take with the traffic of now.
+    Forecast {
+        service: ServiceName,
+        version: VersionName,
     },
     /// `force`: also when a migration cannot be undone.
     Abort {
@@ -178,6 +197,14 @@ pub enum Input {
     },
     /// No client is left on the data plane.
     CorridorDrained,
+    /// What an interval of a user's metric gave: candidate, stable.
+    Measured {
+        service: ServiceName,
+        release: model::ReleaseId,
+        metric: String,
+        epoch: u32,
+        values: Result<(f64, f64), String>,
+    },
     GateFinished {
         release: Box<release::Release>,
         gate: usize,

@@ -19,7 +19,10 @@ impl Caretaker {
         let answer = match command {
             Command::Deploy(wanted) => self.deploy(wanted).await,
             Command::Retry { service, who } => self.retry(&service, who).await,
-            Command::Promote { service, who } => return self.promote(&service, &who, reply).await,
+            Command::Promote { service, who, full, step, why } => return self.promote(&service, &who, (full, step, why), reply).await,
+            Command::Pause { service, who, why } => self.pause_release(&service, &who, why).await,
+            Command::Unpause { service, who } => self.unpause_release(&service, &who).await,
+            Command::Forecast { service, version } => self.forecast(&service, &version),
             Command::Abort { service, force, who, reason } => {
                 let reason = reason.unwrap_or_else(|| format!("aborted by {who}"));
                 self.abort(&service, force, reason).await
@@ -107,7 +110,7 @@ impl Caretaker {
         }
     }
 
-    fn deployable(&self, name: &ServiceName) -> Result<model::Service, Rejected> {
+    pub(crate) fn deployable(&self, name: &ServiceName) -> Result<model::Service, Rejected> {
         self.service(name)?;
         self.desired
             .services
@@ -163,7 +166,16 @@ impl Caretaker {
     }
 
     /// Answered when every data thread routes to the candidate.
-    async fn promote(&mut self, name: &ServiceName, who: &str, reply: Reply) {
+    async fn promote(&mut self, name: &ServiceName, who: &str, how: (bool, Option<usize>, Option<String>), reply: Reply) {
+        let canary = self.running_release(name).filter(|release| !release.settings.steps().is_empty()).cloned();
+        if let Some(release) = canary.filter(|_| !self.paused.contains_key(name)) {
+            return drop(reply.send(self.promote_step(name, &release, who, how).await));
+        }
+        if how.0 || how.1.is_some() {
+            let rejected =
+                Rejected::new("conflict", format!("{name} is not at a step of a canary")).hint("leave `--full` and `--step` out");
+            return drop(reply.send(Err(rejected)));
+        }
         let (began, since) = (std::time::Instant::now(), self.last_seq());
         if self.paused.contains_key(name) {
             let rejected = Rejected::new("conflict", format!("{name} is paused, because the worker crashed several times"));
@@ -212,8 +224,9 @@ impl Caretaker {
             }
             return Ok(json!({ "service": name, "release": release.number, "to": release.stable, "candidate": release.candidate }));
         };
-        let record = TakenBack::Release { service: name.clone(), release: release.id.clone(), reason: reason.clone() };
-        self.take_back(next, event.name(), reason.clone(), record).await;
+        let record =
+            TakenBack::Release { service: name.clone(), release: release.id.clone(), outcome: Outcome::Aborted, reason: reason.clone() };
+        self.take_back(next, event.name(), ("taken_back", reason.clone()), record).await;
         self.perform(name).await;
         fault_points::crash(release.number, (release.state.name(), event.name()), "performed");
         if let Some(queued) = queued {
@@ -262,7 +275,7 @@ impl Caretaker {
                 let number_kept = number.unwrap_or_default();
                 let record = TakenBack::Version { service: name.clone(), from: from.clone(), to: to.clone(), number: number_kept, hot };
                 let told = format!("rollback   {} → {to} by {who}", from.as_ref().map(ToString::to_string).unwrap_or_default());
-                self.take_back(next, "rollback", told, record).await;
+                self.take_back(next, "rollback", ("taken_back", told), record).await;
                 if hot {
                     let release = number.unwrap_or_default();
                     self.switching.push(Waiting { service: name.clone(), reply, release, from, to: Some(to), hot, began, since });
@@ -408,13 +421,13 @@ fn unfinished_migration(name: &ServiceName, last: &release::Release, unfinished:
     }
 }
 
-fn no_release(name: &ServiceName) -> Rejected {
+pub(crate) fn no_release(name: &ServiceName) -> Rejected {
     Rejected::new("conflict", format!("no release of {name} is running"))
         .hint(format!("begin one with `changeover deploy {name} --version VERSION`; to go back, say `changeover rollback {name}`"))
 }
 
 /// A refusal in words: what, and how to go on.
-fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
+pub(crate) fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
     match refusal {
         Refusal::Running { release } => {
             let message = release.message.as_ref().map(|message| format!(": \"{message}\"")).unwrap_or_default();
@@ -443,6 +456,14 @@ fn refused(name: &ServiceName, refusal: &Refusal) -> Rejected {
         Refusal::Irreversible { gate } => Rejected::new("conflict", format!("the migration `{gate}` of this release cannot be undone"))
             .hint("when the old version can work with the new data: `--force`"),
         Refusal::Stopped => Rejected::new("conflict", format!("{name} is stopped")).hint(format!("changeover start {name}")),
+        Refusal::NothingRuns => no_release(name),
+        Refusal::NoSteps => Rejected::new("conflict", format!("the release of {name} has no steps to be held at"))
+            .hint("a blue/green release waits for a person with `promotion: manual`"),
+        Refusal::PastTheSteps { state } => {
+            Rejected::new("conflict", format!("the release of {name} is past its steps: it is {}", state.replace('_', " ")))
+                .hint(format!("changeover rollback {name} takes it back"))
+        }
+        Refusal::NotPaused => Rejected::new("conflict", format!("the release of {name} is not paused")),
         Refusal::Illegal(illegal) => Rejected::new("conflict", format!("{} means nothing in {}", illegal.event, illegal.state)),
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine needs of others; they implement it, it never imports them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{ListenerName, ServiceName, Snapshot, TargetId, VersionName};
+use model::{ListenerName, ReleaseId, ServiceName, Snapshot, TargetId, VersionName};
 use serde::{Deserialize, Serialize};
 
 /// Cumulative counts of one version.
@@ -21,11 +22,23 @@ pub struct Counts {
 /// The last seconds of one version.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Recent {
+    pub requests: u64,
     /// Requests per second.
     pub rate: f64,
     /// Share of bad ones, 0 to 1; absent without requests, as `p99_ms`.
     pub errors: Option<f64>,
+    pub p50_ms: Option<f64>,
+    pub p95_ms: Option<f64>,
     pub p99_ms: Option<f64>,
+}
+
+/// What was counted for the judge.
+#[derive(Debug, Clone, Default)]
+pub struct Counted {
+    /// Seconds since boot: draws before it are complete.
+    pub complete_s: u64,
+    /// Epoch, assignment second, counts.
+    pub cells: Vec<(u32, u64, judge::Tallies)>,
 }
 
 pub type Drained = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -47,6 +60,12 @@ pub trait DataPlane: Send + Sync + 'static {
     fn in_flight_of(&self, target: &TargetId) -> usize;
     /// Accepts no more, lets clients finish, bounded.
     fn drain(&self) -> Drained;
+    /// Absent while nothing is drawn for this release.
+    fn counted(&self, release: &ReleaseId) -> Option<Counted>;
+    /// Times to the answer's head in the last hour, by bucket of the house's grid.
+    fn heads(&self, service: &ServiceName, version: &VersionName) -> BTreeMap<usize, u64>;
+    /// How much more a version's errors vary than independent ones, from the last hour; absent when too few were seen.
+    fn overdispersion(&self, service: &ServiceName, version: &VersionName) -> Option<f64>;
     fn recent(&self, service: &ServiceName, version: &VersionName) -> Recent;
     fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts;
 }

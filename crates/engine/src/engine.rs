@@ -9,6 +9,7 @@ use model::{Desired, Moment, ServiceName, Snapshot, TargetId, VersionName};
 use release::{Effect, Event, Release, Service, State, TargetView};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::analysis::{self, Analysis};
 use crate::command::{Engine, Input, ProcessEvent, Rejected};
 use crate::edge::{Counts, DataPlane, Processes};
 use crate::fault_points;
@@ -57,6 +58,8 @@ pub(crate) struct Caretaker {
     pub(crate) unsaved: bool,
     /// After a write that failed, what is not urgent waits until then.
     pub(crate) not_before: Moment,
+    /// Of the canaries that run.
+    pub(crate) analyses: BTreeMap<ServiceName, Analysis>,
     pub(crate) restarts: HashMap<(ServiceName, VersionName), Restarts>,
     pub(crate) watches: HashMap<ServiceName, Watch>,
     pub(crate) switching: Vec<Waiting>,
@@ -166,6 +169,7 @@ pub async fn start(
         reserve,
         unsaved: false,
         not_before: 0,
+        analyses: BTreeMap::new(),
         restarts: HashMap::new(),
         watches: HashMap::new(),
         switching: Vec::new(),
@@ -183,6 +187,7 @@ pub async fn start(
     if pinned.is_some() || fault_points::crashes() >= crate::pause::CRASHES_MAX {
         caretaker.pause(good, pinned);
     }
+    caretaker.recover_analyses(&loaded.values);
     caretaker.after_a_reboot(stored("clock").first().and_then(|text| serde_json::from_str(text).ok()));
     let task = tokio::spawn(caretaker.run(inbox, kept, taken_back));
     Ok((engine, task))
@@ -313,6 +318,7 @@ impl Caretaker {
             Input::Acknowledged { generation, took_us } => self.acknowledged(generation, took_us).await,
             Input::PortTaken { target } => self.port_taken(&target).await,
             Input::CorridorDrained => self.corridor_drained().await,
+            Input::Measured { service, release, metric, epoch, values } => self.measured(&service, &release, &metric, epoch, values),
             Input::GateFinished { release, gate, result } => {
                 self.asking.remove(&(release.id.clone(), gate));
                 self.gate_done(&release, gate, result.map(|_| ())).await;
@@ -377,7 +383,9 @@ impl Caretaker {
             .services
             .iter()
             .filter_map(|(name, desired)| {
-                self.services.get(name).map(|service| release::route(desired, &self.routed(service), &self.views(name)))
+                self.services
+                    .get(name)
+                    .map(|service| release::route(desired, &self.routed(service), &self.views(name), self.judged(service)))
             })
             .collect();
         if self.published.services == services && self.published.generation > 0 {
@@ -408,6 +416,7 @@ impl Caretaker {
             return;
         }
         self.listen_when_routed();
+        self.analyses_acknowledged();
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
             self.look_at_release(&name).await;
@@ -424,18 +433,22 @@ impl Caretaker {
         let before = self.running_release(&next.name).map_or("none", |release| release.state.name());
         let number = next.release.as_ref().map_or(0, |release| release.number);
         fault_points::crash(number, (before, cause), "before");
-        if let Err(error) = self.keep(&next, told).await {
+        let analysis = self.analysis_for(&next);
+        if let Err(error) = self.keep(&next, analysis.as_ref(), told).await {
             // It may still be written: what counts is what is in memory.
             self.unsaved = true;
             return Err(error);
         }
         fault_points::crash(number, (before, cause), "persisted");
+        if let Some(analysis) = analysis {
+            self.analyses.insert(next.name.clone(), analysis);
+        }
         self.services.insert(next.name.clone(), next);
         Ok(())
     }
 
     /// Persists the service's next state, with what is told about it.
-    async fn keep(&mut self, next: &Service, told: Vec<(&str, String)>) -> Result<(), Rejected> {
+    async fn keep(&mut self, next: &Service, analysis: Option<&Analysis>, told: Vec<(&str, String)>) -> Result<(), Rejected> {
         let number = next.release.as_ref().map(|release| release.number);
         let happenings: Vec<Happening> =
             told.into_iter().map(|(kind, text)| self.happening_of(next.name.as_str(), number, kind, text)).collect();
@@ -444,6 +457,9 @@ impl Caretaker {
             vec![(format!("service/{}", next.name), serde_json::to_string(next).expect("plain data")), ("clock".to_owned(), clock)];
         if let Some(release) = &next.release {
             puts.push((format!("release/{}/{:08}", next.name, release.number), serde_json::to_string(release).expect("plain data")));
+        }
+        if let Some(analysis) = analysis {
+            puts.push((analysis::key(&next.name, analysis.number), serde_json::to_string(analysis).expect("plain data")));
         }
         let batch = Batch { puts, happenings: happenings.clone(), ..Batch::default() };
         if let Err(error) = self.store.commit(batch).await {
@@ -521,7 +537,7 @@ impl Caretaker {
             self.reconcile(name).await;
             return;
         };
-        if matches!(release.state, State::Switching | State::Returning { .. }) {
+        if matches!(release.state, State::Raising { .. } | State::Switching | State::Returning { .. }) {
             self.switch_began.entry(name.clone()).or_insert_with(std::time::Instant::now);
         }
         self.publish();
@@ -535,7 +551,7 @@ impl Caretaker {
             match effect {
                 Effect::RunGate { gate } => self.run_gate(&release, gate).await,
                 // Looked at as deadlines.
-                Effect::AwaitHealthy | Effect::AwaitAcknowledgement | Effect::Drain { .. } | Effect::Watch => {}
+                Effect::AwaitHealthy | Effect::AwaitAcknowledgement | Effect::Drain { .. } | Effect::Watch | Effect::Judge => {}
             }
         }
         if release.state.serves_candidate() && self.running_release(name).is_some() {
@@ -555,7 +571,7 @@ impl Caretaker {
             self.forget_static(name).await;
         }
         self.begin_queued(name).await;
-        self.look_at_release(name).await;
+        Box::pin(self.look_at_release(name)).await;
     }
 
     pub(crate) fn now(&self) -> Moment {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use model::{GateKind, ReleaseId, Runtime, ServiceName, TargetId};
-use release::{Event, Release, State};
+use release::{Event, Release};
+
+use crate::releases::in_words;
 
 use crate::command::Input;
 use crate::edge::{ExitStatus, Process, Spawn};
@@ -50,7 +52,7 @@ impl Caretaker {
 
     /// Performs `Effect::RunGate`; again after a crash, without running a command twice.
     pub(crate) async fn run_gate(&mut self, release: &Release, gate: usize) {
-        let Some(gate_wanted) = release.settings.gates.get(gate).cloned() else { return };
+        let Some(gate_wanted) = release.settings.gate(gate).cloned() else { return };
         if release.migrated.contains(&gate_wanted.name) {
             return self.gate_done(release, gate, Ok(())).await;
         }
@@ -63,12 +65,24 @@ impl Caretaker {
             let text = format!("gate       {} waits for the migration of an earlier release to end", gate_wanted.name);
             return self.tell(&release.service, "gate_waits", text).await;
         }
+        if let GateKind::Approval { otherwise_passes } = gate_wanted.kind {
+            let key = (release.id.clone(), gate);
+            if self.asking.insert(key) {
+                let left = in_words(gate_wanted.timeout_ms.saturating_sub(self.now().saturating_sub(release.entered_at)) as f64);
+                let otherwise = if otherwise_passes { "it goes on" } else { "it is taken back" };
+                let (name, service) = (&gate_wanted.name, &release.service);
+                let text = format!("waiting    {name}: for `changeover promote {service}`; without it, {otherwise} in {left}");
+                self.tell(service, "awaiting_approval", text).await;
+            }
+            return;
+        }
         self.tell(&release.service, "gate_began", format!("gate       {} …", gate_wanted.name)).await;
         let timeout = Duration::from_millis(gate_wanted.timeout_ms);
         let (command, irreversible) = match &gate_wanted.kind {
             GateKind::Http { path, status } => {
                 return self.ask_gate(release, gate, path.clone(), *status, timeout);
             }
+            GateKind::Approval { .. } => return,
             GateKind::Command { command } => (command.clone(), false),
             GateKind::Migrate { command, irreversible } => (command.clone(), *irreversible),
         };
@@ -98,7 +112,7 @@ impl Caretaker {
     /// Of a release that ended while a migration of it ran: those that passed all the same, or the one of which nobody knows.
     pub(crate) fn migrations_since(&self, release: &Release) -> Result<Vec<String>, Unfinished> {
         let mut passed = Vec::new();
-        for (number, gate) in release.settings.gates.iter().enumerate() {
+        for (number, gate) in release.settings.all_gates().enumerate() {
             let id = Self::job_id(release, number);
             if !matches!(gate.kind, GateKind::Migrate { .. }) || !self.job_file(&id, "began").exists() {
                 continue;
@@ -161,7 +175,7 @@ impl Caretaker {
                         ("CHANGEOVER_SERVICE", release.service.as_str()),
                         ("CHANGEOVER_VERSION", release.candidate.as_str()),
                         ("CHANGEOVER_RELEASE", release.id.as_str()),
-                        ("CHANGEOVER_GATE", release.settings.gates[gate].name.as_str()),
+                        ("CHANGEOVER_GATE", release.settings.gate(gate).map_or("", |gate| &gate.name)),
                         ("CHANGEOVER_URL", url.as_str()),
                     ],
                 ),
@@ -219,7 +233,7 @@ impl Caretaker {
     }
 
     fn is_awaited(&self, job: &Job) -> bool {
-        self.running_release(&job.service).is_some_and(|it| it.id == job.release && it.state == State::Gating { gate: job.gate })
+        self.running_release(&job.service).is_some_and(|it| it.id == job.release && it.state.gate() == Some(job.gate))
     }
 
     pub(crate) async fn gate_spawn_failed(&mut self, id: &TargetId, error: String) -> bool {
@@ -263,7 +277,7 @@ impl Caretaker {
     /// Runs the gate that the service's release is at, unless it runs.
     async fn gate_again(&mut self, service: &ServiceName) {
         let Some(release) = self.running_release(service).cloned() else { return };
-        if let State::Gating { gate } = release.state {
+        if let Some(gate) = release.state.gate() {
             Box::pin(self.run_gate(&release, gate)).await;
         }
     }
@@ -272,18 +286,33 @@ impl Caretaker {
         let service = &release.service;
         let name = self
             .running_release(service)
-            .filter(|running| running.id == release.id && matches!(running.state, State::Gating { gate: now } if now == gate))
-            .map(|running| running.settings.gates[gate].name.clone());
+            .filter(|running| running.id == release.id && running.state.gate() == Some(gate))
+            .and_then(|running| running.settings.gate(gate))
+            .map(|gate| gate.name.clone());
         let Some(name) = name else { return };
         let event = match result {
             Ok(()) => Event::GatePassed { gate },
-            Err(reason) => Event::GateFailed { gate, reason: format!("gate {name} failed: {reason}") },
+            Err(reason) => {
+                let reason = format!("gate {name} failed: {reason}");
+                let running = self.running_release(service);
+                // A migration has ruled stable out: a person decides, and until then it is held.
+                if running.is_some_and(|it| it.irreversible.is_some() && it.state.step().is_some()) {
+                    return Box::pin(self.regressed(service, reason)).await;
+                }
+                Event::GateFailed { gate, reason }
+            }
         };
         Box::pin(self.apply(service, event)).await;
     }
 
     /// A gate that nobody works on: what came of it could not be kept.
     pub(crate) async fn look_at_gate(&mut self, release: &Release, gate: usize) {
+        if let Some(GateKind::Approval { otherwise_passes }) = release.settings.gate(gate).map(|gate| gate.kind.clone()) {
+            return self.look_at_approval(release, gate, otherwise_passes).await;
+        }
+        if release.paused.is_some() && release.irreversible.is_some() {
+            return;
+        }
         let is_asked = self.asking.contains(&(release.id.clone(), gate));
         // Its own, or a migration that it waits for: when that ends, it goes on.
         let has_job =
@@ -292,6 +321,19 @@ impl Caretaker {
             self.not_before = self.now() + GATE_AGAIN_MS;
             Box::pin(self.run_gate(release, gate)).await;
         }
+    }
+
+    /// Nobody approved in time.
+    async fn look_at_approval(&mut self, release: &Release, gate: usize, otherwise_passes: bool) {
+        if !self.asking.contains(&(release.id.clone(), gate)) {
+            return Box::pin(self.run_gate(release, gate)).await;
+        }
+        let timeout_ms = release.settings.gate(gate).map_or(0, |gate| gate.timeout_ms);
+        if self.now().saturating_sub(release.entered_at) < timeout_ms || self.now() < self.not_before {
+            return;
+        }
+        let result = if otherwise_passes { Ok(()) } else { Err(format!("nobody approved within {}", in_words(timeout_ms as f64))) };
+        self.gate_done(release, gate, result).await;
     }
 
     /// Gates of an earlier life that have ended, those whose time is up, and those that nobody waits for any more.

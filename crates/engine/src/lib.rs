@@ -3,6 +3,7 @@
 //! **Invariant**: state is persisted before it is acted upon. One task owns all state; everything reaches it as an [`Input`].
 //! Not here: decisions (release), requests (proxy), who may ask (control).
 
+mod analysis;
 mod command;
 mod commands;
 mod desired;
@@ -10,22 +11,25 @@ mod doors;
 mod edge;
 mod engine;
 mod fault_points;
+mod forecast;
 mod gates;
 mod health;
 mod leaving;
 mod logs;
+mod measure;
 mod pause;
 mod probe;
 mod processes;
 mod releases;
 mod reserve;
 mod status;
+mod steps;
 mod store;
 mod take_back;
 mod targets;
 
 pub use command::{Command, Engine as Handle, Input, ProcessEvent, Rejected, WantedDeploy, WhenRunning};
-pub use edge::{Acknowledged, Counts, DataPlane, Drained, ExitStatus, Process, Processes, Recent, Spawn};
+pub use edge::{Acknowledged, Counted, Counts, DataPlane, Drained, ExitStatus, Process, Processes, Recent, Spawn};
 pub use engine::{Config, start};
 pub use logs::first_data;
 pub use store::{Happening, Store, StoreError};

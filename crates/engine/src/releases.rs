@@ -26,8 +26,10 @@ impl Caretaker {
         self.look_every_second().await;
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
+            self.look_at_analysis(&name).await;
             self.look_at_release(&name).await;
             self.look_at_standby(&name).await;
+            self.look_at_kept(&name).await;
             self.begin_queued(&name).await;
             self.reconcile(&name).await;
         }
@@ -61,9 +63,13 @@ impl Caretaker {
         let in_state_ms = now.saturating_sub(release.entered_at);
         let event = match &release.state {
             State::Starting => self.starting(name, &release.candidate, in_state_ms, release.settings.start_timeout_ms),
-            State::Gating { gate } => return self.look_at_gate(&release, *gate).await,
+            State::Gating { gate } | State::StepGating { gate, .. } => return self.look_at_gate(&release, *gate).await,
+            State::Preparing { step, .. } => return self.preparing(name, &release, *step, in_state_ms).await,
+            State::Judging { step } => self.judging(&release, *step, in_state_ms),
             State::AwaitingPromotion => None,
-            State::Switching | State::Returning { .. } => self.all_acknowledged().then_some(Event::SnapshotAcknowledged),
+            State::Raising { .. } | State::Switching | State::Returning { .. } => {
+                self.all_acknowledged().then_some(Event::SnapshotAcknowledged)
+            }
             State::Draining => self.draining(name, &release, in_state_ms).await,
             State::Retiring { .. } => self.drained(name, &release.candidate, in_state_ms, release.settings.drain_ms),
             State::Watching => match self.watch_failure(name, &release.candidate) {
@@ -101,7 +107,7 @@ impl Caretaker {
     }
 
     fn starting(&self, name: &ServiceName, candidate: &VersionName, in_state_ms: u64, timeout_ms: u64) -> Option<Event> {
-        let wanted = self.wanted_targets(name);
+        let wanted = self.wanted_of(name, candidate);
         let entries: Vec<_> = self.targets.values().filter(|entry| entry.serves(name, candidate)).collect();
         if entries.len() >= wanted && entries.iter().all(|entry| entry.healthy) {
             return Some(Event::TargetsBecameHealthy);
@@ -158,6 +164,7 @@ impl Caretaker {
             return;
         };
         self.restarts.remove(&(name.clone(), candidate.clone()));
+        self.tell_of_little_traffic(name).await;
         Box::pin(self.perform(name)).await;
         fault_points::crash(number, ("none", "deploy"), "performed");
     }
@@ -242,6 +249,9 @@ impl Caretaker {
                     self.apply(&kept.service, event).await;
                 }
             }
+            State::StepGating { .. } | State::Preparing { .. } | State::Raising { .. } | State::Judging { .. } => {
+                self.regressed(&kept.service, format!("{what}{lines}")).await;
+            }
             State::Switching | State::Draining | State::Watching => {}
             State::Starting | State::Returning { .. } | State::Retiring { .. } | State::Ended { .. } => {}
         }
@@ -294,9 +304,9 @@ impl Caretaker {
         if !ours {
             return;
         }
-        let wanted = self.wanted_targets(name);
         let now = self.now();
         for version in must_run {
+            let wanted = self.wanted_of(name, &version);
             let restarts = self.restarts.get(&(name.clone(), version.clone())).copied().unwrap_or_default();
             if restarts.not_before > now || restarts.count >= CRASH_LOOP_MAX {
                 continue;
@@ -401,9 +411,24 @@ fn share(counts: Counts) -> Option<f64> {
 pub(crate) fn began(name: &ServiceName, release: &Release) -> String {
     let (number, candidate) = (release.number, &release.candidate);
     match &release.stable {
-        Some(stable) => format!("{name} {stable} → {candidate}   release {number}, blue/green"),
+        Some(stable) => {
+            let strategy = match release.settings.steps() {
+                [] if release.kind == Kind::Rollback => "rollback".to_owned(),
+                [] => "blue/green".to_owned(),
+                steps => format!("canary: {}", steps.iter().map(|step| percent_of(step.weight)).collect::<Vec<_>>().join(" → ")),
+            };
+            let unjudged = match release.settings.canary.as_ref().map(|canary| &canary.analysis) {
+                Some(model::Analysis::None { reason }) => format!("; not judged: {reason}"),
+                _ => String::new(),
+            };
+            format!("{name} {stable} → {candidate}   release {number}, {strategy}{unjudged}")
+        }
         None => format!("{name} → {candidate}   release {number}, first deployment: no steps, it serves when healthy"),
     }
+}
+
+fn percent_of(weight: model::Weight) -> String {
+    crate::analysis::weight(f64::from(weight) / f64::from(model::WEIGHT_SUM))
 }
 
 /// In words: `2.3 ms`, `1.4 s`, `10 min`.
@@ -435,7 +460,7 @@ impl Caretaker {
                 }
             }
             (_, Event::GatePassed { gate }) => {
-                let gate = &before.settings.gates[*gate].name;
+                let gate = before.settings.gate(*gate).map(|gate| gate.name.clone()).unwrap_or_default();
                 told.push(("gate_passed", format!("gate       {gate}: passed in {}", in_words(took_ms))));
             }
             (State::Switching, Event::SnapshotAcknowledged) => {
@@ -445,6 +470,18 @@ impl Caretaker {
                     _ => String::new(),
                 };
                 told.push(("switched", format!("switch     {} serves{took}{kept}", release.candidate)));
+            }
+            (State::Raising { step }, Event::SnapshotAcknowledged) => {
+                let took = self.last_switch_us.get(name).map(|us| format!(" in {}", in_words(*us as f64 / 1_000.0))).unwrap_or_default();
+                let (steps, weight) = (release.settings.steps().len(), percent_of(release.weight()));
+                let text = format!("step {}/{steps}   {weight} of requests go to {}{took}", step + 1, release.candidate);
+                told.push(("step", text));
+            }
+            (State::Judging { .. }, Event::Advanced { .. }) => {
+                let said = self.analyses.get(name).and_then(|analysis| analysis.last.as_ref());
+                let said = said.filter(|said| said.action == judge::Action::Advance).map(|said| said.sentence.clone());
+                let text = said.unwrap_or_else(|| "the step has lasted its time; nothing was judged".to_owned());
+                told.push(("advanced", format!("advance    {text}, after {}", in_words(took_ms))));
             }
             (State::Returning { .. }, Event::SnapshotAcknowledged) => {
                 let took = self.last_switch_us.get(name).map(|us| format!(" in {}", in_words(*us as f64 / 1_000.0))).unwrap_or_default();
@@ -481,6 +518,7 @@ impl Caretaker {
                     Outcome::RolledBack => "rolled_back",
                     Outcome::Aborted => "aborted",
                     Outcome::Failed => "failed",
+                    Outcome::Withdrawn => "withdrawn",
                     Outcome::Superseded => "superseded",
                 };
                 let ran = release.migrated.iter().chain(&release.irreversible).next();

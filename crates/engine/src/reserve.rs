@@ -17,7 +17,13 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TakenBack {
     /// In mid-release, to its stable version.
-    Release { service: ServiceName, release: ReleaseId, reason: String },
+    Release {
+        service: ServiceName,
+        release: ReleaseId,
+        #[serde(default = "aborted")]
+        outcome: release::Outcome,
+        reason: String,
+    },
     /// Afterwards, to a version that was confirmed before. `number` is the release that this one would be.
     /// `hot`: it runs, and serves at once; else it starts first.
     Version {
@@ -28,6 +34,10 @@ pub(crate) enum TakenBack {
         #[serde(default)]
         hot: bool,
     },
+}
+
+fn aborted() -> release::Outcome {
+    release::Outcome::Aborted
 }
 
 const SLOTS: u64 = 64;
@@ -79,8 +89,11 @@ fn write(file: &File, sequence: u64, record: &TakenBack) -> std::io::Result<()> 
     let mut text = serde_json::to_vec(record).expect("plain data");
     if text.len() > SLOT_BYTES - HEAD_BYTES {
         // Only a person's reason can be that long.
-        let TakenBack::Release { service, release, .. } = record else { return Err(std::io::Error::other("the record is too long")) };
-        let short = TakenBack::Release { service: service.clone(), release: release.clone(), reason: "taken back".to_owned() };
+        let TakenBack::Release { service, release, outcome, .. } = record else {
+            return Err(std::io::Error::other("the record is too long"));
+        };
+        let short =
+            TakenBack::Release { service: service.clone(), release: release.clone(), outcome: *outcome, reason: "taken back".to_owned() };
         text = serde_json::to_vec(&short).expect("plain data");
     }
     let mut slot = Vec::with_capacity(SLOT_BYTES);

@@ -35,7 +35,30 @@ impl Caretaker {
                 Err(Refusal::Irreversible { gate }) => json!({ "irreversible": gate }),
                 Err(_) => Value::Null,
             };
+            let versions = |release: &release::Release| -> Vec<Value> {
+                let roles = [(release.stable.as_ref(), "stable"), (Some(&release.candidate), "candidate")];
+                let known = roles.into_iter().filter_map(|(version, role)| Some((version?, role)));
+                let one = |(version, role)| {
+                    let (recent, counts) = (self.data_plane.recent(name, version), self.data_plane.counts(name, version));
+                    json!({
+                        "version": version, "role": role, "rate": recent.rate, "errors": recent.errors, "p50_ms": recent.p50_ms,
+                        "p95_ms": recent.p95_ms, "p99_ms": recent.p99_ms, "requests": counts.requests, "bad": counts.bad,
+                    })
+                };
+                known.map(one).collect()
+            };
             let release = service.release.as_ref().map(|release| json!({
+                "strategy": if release.settings.steps().is_empty() { "blue_green" } else { "canary" },
+                "weight": release.weight(), "step": release.state.step(),
+                "steps": release.settings.steps().iter().map(|step| json!({
+                    "weight": step.weight, "dwell_ms": step.dwell_ms, "max_ms": step.max_ms,
+                })).collect::<Vec<_>>(),
+                "step_age_ms": self.now().saturating_sub(release.entered_at), "paused": release.paused,
+                "waits": self.waits_for(release), "versions": versions(release), "analysis": self.analysis_said(name, release),
+                "unjudged": match release.settings.canary.as_ref().map(|canary| &canary.analysis) {
+                    Some(model::Analysis::None { reason }) => Some(reason),
+                    _ => None,
+                },
                 "number": release.number, "id": release.id, "candidate": release.candidate, "stable": release.stable,
                 "state": release.state.name(), "who": release.who, "message": release.message,
                 "ending": match &release.state {
@@ -50,10 +73,26 @@ impl Caretaker {
                 "rate": recent.rate, "errors": recent.errors, "p99_ms": recent.p99_ms, "rollback": rollback,
                 "paused": self.paused.get(name).map(|good| json!({ "serves": good })),
                 "queued": service.queued.as_ref().map(|queued| json!({ "number": queued.number, "version": queued.deploy.version, "who": queued.deploy.who })),
+                "kept": service.kept.as_ref().map(|kept| json!({ "version": kept.version, "left_ms": kept.until.saturating_sub(self.now()) })),
                 "last_switch_us": self.last_switch_us.get(name), "confirmed": service.confirmed, "rejected": service.rejected,
             })
         }).collect();
         let not_open: Vec<Value> = self.doors.failed.iter().map(|(address, error)| json!({ "address": address, "error": error })).collect();
         json!({ "services": services, "not_open": not_open })
+    }
+
+    /// What a person is waited for.
+    fn waits_for(&self, release: &release::Release) -> Option<String> {
+        if release.state == State::AwaitingPromotion {
+            return Some("a promotion".to_owned());
+        }
+        let gate = release.settings.gate(release.state.gate()?)?;
+        matches!(gate.kind, model::GateKind::Approval { .. }).then(|| format!("approval: {}", gate.name))
+    }
+
+    /// The judge's last look at this release.
+    fn analysis_said(&self, name: &model::ServiceName, release: &release::Release) -> Value {
+        let analysis = self.analyses.get(name).filter(|analysis| analysis.release == release.id);
+        analysis.map_or(Value::Null, |analysis| json!(analysis.last))
     }
 }

@@ -1,7 +1,7 @@
 //! Taking traffic back: the one thing that acts although its state could not be made durable. What it did is then recorded in
 //! the reserved space, and replayed first at the next start.
 
-use release::{Event, Outcome, Service, Settings};
+use release::{Event, Service, Settings};
 
 use crate::engine::Caretaker;
 use crate::reserve::TakenBack;
@@ -9,12 +9,12 @@ use crate::store::Batch;
 
 impl Caretaker {
     /// Makes `next` the state, durable or not.
-    pub(crate) async fn take_back(&mut self, next: Service, cause: &str, reason: String, record: TakenBack) {
+    pub(crate) async fn take_back(&mut self, next: Service, cause: &str, told: (&str, String), record: TakenBack) {
         let name = next.name.clone();
         // Whoever takes back has looked.
         self.paused.remove(&name);
         let _urgent = self.store.urgent();
-        let Err(error) = self.advance(next.clone(), cause, vec![("taken_back", reason)]).await else { return };
+        let Err(error) = self.advance(next.clone(), cause, vec![told]).await else { return };
         match self.reserve.record(record) {
             Ok(()) => eprintln!("service {name}: taken back; kept in the reserved space, because {}", error.message),
             Err(also) => eprintln!("error: service {name}: taken back, but not durably: {}; {also}", error.message),
@@ -27,9 +27,9 @@ impl Caretaker {
         let now = self.now();
         for record in records {
             let next = match &record {
-                TakenBack::Release { service, release, reason } => {
+                TakenBack::Release { service, release, outcome, reason } => {
                     let running = self.services.get(service).filter(|it| it.running_release().is_some_and(|it| it.id == *release));
-                    let event = Event::TakenBack { outcome: Outcome::Aborted, reason: reason.clone() };
+                    let event = Event::TakenBack { outcome: *outcome, reason: reason.clone() };
                     running.and_then(|service| service.apply(&event, now).ok())
                 }
                 TakenBack::Version { service, from, to, number, hot } => self.replay_version(service, from.as_ref(), to, *number, *hot),

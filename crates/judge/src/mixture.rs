@@ -4,13 +4,15 @@
 //! E = 1/(K+1) + Σ_k 1/(k(k+1)) · mean_j exp(Σ_{e≥k} g_j(e)/φ): the weights of all starts sum to one, and what is unspent stays as
 //! cash (e-detectors: Shin, Ramdas and Rinaldo, arXiv 2203.03532). Kept as one number a bet, whatever the number of epochs.
 
+use serde::{Deserialize, Serialize};
+
 use crate::bets::{BETS_MAX, Factors};
 use crate::units::{Epoch, Share, Side};
 
 /// Different shares in one release: one per step, and a few more for sticky cohorts.
 const SHARES_KEPT: usize = 16;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mixture {
     side: Side,
     rho: f64,
@@ -18,8 +20,26 @@ pub struct Mixture {
     phi: f64,
     epochs: u32,
     /// ln S_j of the recursion.
+    #[serde(with = "nothing_is_null")]
     ln_sums: [f64; BETS_MAX],
+    #[serde(skip)]
     factors: Vec<Factors>,
+}
+
+/// JSON has no −∞, the logarithm of a sum of nothing.
+mod nothing_is_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::bets::BETS_MAX;
+
+    pub(super) fn serialize<S: Serializer>(values: &[f64; BETS_MAX], serializer: S) -> Result<S::Ok, S::Error> {
+        values.map(|value| value.is_finite().then_some(value)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<[f64; BETS_MAX], D::Error> {
+        let values = <[Option<f64>; BETS_MAX]>::deserialize(deserializer)?;
+        Ok(values.map(|value| value.unwrap_or(f64::NEG_INFINITY)))
+    }
 }
 
 impl Mixture {
@@ -41,8 +61,12 @@ impl Mixture {
 
     /// ln E with `more` epochs behind those that were pushed, which are not kept: their counts still change.
     pub fn ln_evidence_with(&mut self, more: &[Epoch]) -> f64 {
+        self.ln_evidence_of(more.iter().copied())
+    }
+
+    pub(crate) fn ln_evidence_of(&mut self, more: impl Iterator<Item = Epoch>) -> f64 {
         let (epochs, ln_sums) = (self.epochs, self.ln_sums);
-        more.iter().for_each(|epoch| self.push(epoch));
+        more.for_each(|epoch| self.push(&epoch));
         let evidence = self.ln_evidence();
         (self.epochs, self.ln_sums) = (epochs, ln_sums);
         evidence

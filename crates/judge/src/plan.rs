@@ -111,6 +111,11 @@ impl Plan {
         (budget * f64::from(model::WEIGHT_SUM) / f64::from(next)).max(least).min(self.margin_cap)
     }
 
+    /// The overdispersion to reckon with; absent when it is required and unknown, or so large that independence is far away.
+    pub(crate) fn known(&self, phi: Option<f64>) -> Option<f64> {
+        phi.filter(|phi| *phi <= self.phi_max)
+    }
+
     /// The null's boundary on the rollback side: rho and delta.
     pub fn tolerance(&self, kind: MetricKind) -> (f64, f64) {
         match kind {
@@ -135,6 +140,17 @@ pub fn epoch_seconds(age: u64) -> u64 {
         0 => 300,
         hours => 300 << (1 + hours.ilog2()),
     }
+}
+
+/// Seconds that a step takes beyond its waiting time, in the median, with equal arms. `metrics`: kind, stable's bad share, phi.
+/// Infinite: never.
+pub fn evidence_seconds(plan: &Plan, metrics: &[(MetricKind, f64, f64)], weight: Weight, next: Weight, rate: f64) -> f64 {
+    let share = f64::from(weight) / f64::from(model::WEIGHT_SUM);
+    let units = metrics.iter().map(|(kind, p, phi)| {
+        let (rho, margin) = plan.demand(*kind, next);
+        units_needed(*p, rho, margin, *phi)
+    });
+    units.fold(0.0, f64::max) / (share * rate)
 }
 
 /// Candidate units until equal arms with a bad share of `p` are let on, in the median; infinite: never.

@@ -1,12 +1,25 @@
 //! Scalars: one number per interval and arm, such as a query's. Asymptotic bounds on the mean difference, valid at every look
 //! (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, arXiv 2103.06476).
 
+use serde::{Deserialize, Serialize};
+
 /// Sums over the differences candidate − stable of each interval.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct ScalarSums {
     pub count: u64,
     pub sum: f64,
     pub sum_of_squares: f64,
+}
+
+impl ScalarSums {
+    /// Adds the difference of one interval. What is not finite was not measured.
+    pub fn add(&mut self, difference: f64) {
+        if difference.is_finite() {
+            self.count += 1;
+            self.sum += difference;
+            self.sum_of_squares += difference * difference;
+        }
+    }
 }
 
 /// One-sided bounds, each at level `alpha`; infinite below `count_min` intervals. `tolerance` sets the smallest spread that is

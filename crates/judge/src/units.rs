@@ -1,9 +1,10 @@
 //! What is counted: units (one client request, or one sticky client in one step), per arm, in stretches of one weight.
 
 use model::{WEIGHT_SUM, Weight};
+use serde::{Deserialize, Serialize};
 
 /// The probability with which a unit goes to the candidate: `parts` of `of`, exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Share {
     pub parts: u32,
     pub of: u32,
@@ -29,7 +30,7 @@ impl Share {
 }
 
 /// Closed units of one arm. Torn reads are harmless: `bad` may exceed `closed` for a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Units {
     pub closed: u64,
     pub bad: u64,
@@ -41,7 +42,7 @@ impl Units {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Arms {
     pub candidate: Units,
     pub stable: Units,
@@ -55,7 +56,8 @@ pub struct Epoch {
 }
 
 /// Which claim is being tested; what is not known yet is set against it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The candidate is worse than the tolerance allows: evidence for a rollback.
     Worse,

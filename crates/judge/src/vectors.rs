@@ -290,6 +290,7 @@ fn scalar(value: &Value) -> Option<Scalar> {
         part: value["a"].as_f64()?,
         tolerance: value["tol"].as_f64()?,
         margin: value["margin"].as_f64()?,
+        skewed: false,
         promotes: value["promotes"].as_bool()?,
         release: sums(&value["release"])?,
         step: sums(&value["step"])?,

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Api, ListenerName, Route, ServiceName};
+use crate::{Api, ListenerName, Route, ServiceName, StickyBy, Weight};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Desired {
     pub listeners: BTreeMap<ListenerName, Listener>,
     pub services: BTreeMap<ServiceName, Service>,
@@ -32,13 +32,13 @@ pub struct PortRange {
     pub last: u16,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// Which requests are this service's; at least one.
     pub routes: Vec<Route>,
     pub run: Run,
     pub health: Health,
-    pub strategy: BlueGreen,
+    pub strategy: Strategy,
     /// Host names of previews, `{version}` and `{service}` replaced, such as `{version}.{service}.localhost`.
     pub preview_host: String,
     /// A target must begin its answer within this.
@@ -99,9 +99,9 @@ pub struct Health {
     pub start_timeout_ms: u64,
 }
 
-/// Settings of `strategy: blue_green`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlueGreen {
+/// How a new version comes to serve: blue/green, or with steps before the switch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Strategy {
     pub promotion: Promotion,
     pub gates: Vec<Gate>,
     /// After the switch, the candidate is watched for this long; a failure takes traffic back.
@@ -114,6 +114,143 @@ pub struct BlueGreen {
     pub drain_ms: u64,
     /// The previous version stays running for this long.
     pub standby_ms: u64,
+    #[serde(default)]
+    pub canary: Option<Canary>,
+}
+
+/// Settings of `strategy: canary`. A step is a share of traffic; the last is all of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Rising, at least one; the last has weight 10,000.
+    pub steps: Vec<Step>,
+    pub analysis: Analysis,
+    /// Clients stay on their version.
+    #[serde(default)]
+    pub sticky: Option<StickyBy>,
+    /// A sticky client's requests count for so long after its first one in a step.
+    #[serde(default)]
+    pub sticky_window_ms: u64,
+    /// A candidate that was taken back stays running for this long.
+    pub keep_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub weight: Weight,
+    /// It lasts at least this long.
+    pub dwell_ms: u64,
+    /// Without a decision by then, `Judging::expired` says what follows.
+    pub max_ms: u64,
+    /// Must pass before the weight is set.
+    pub gates: Vec<Gate>,
+    /// So many copies of the candidate must be healthy before the weight is set; as many as stable's when absent.
+    pub targets: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Analysis {
+    /// Steps last their dwell, whatever the candidate does; the reason stands in the history.
+    None {
+        reason: String,
+    },
+    Judged(Judging),
+}
+
+/// What the judge is told. Shares are 0 to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judging {
+    /// After a weight was set, so long nothing counts for an advance.
+    pub warm_up_ms: u64,
+    /// A request without an answer at this age has failed.
+    pub timeout_bad_ms: u64,
+    /// So much of all traffic may fail additionally at the next step.
+    pub budget: f64,
+    /// So much of all traffic may be slower at the next step.
+    pub latency_budget: f64,
+    pub expired: Expired,
+    pub guards: Vec<GuardRail>,
+    pub metrics: Vec<UserMetric>,
+    /// Units that fail in clusters: how much more they vary than independent ones, if it is known; or that it must be known.
+    pub independence: Independence,
+}
+
+/// What follows when a step reaches its longest time without a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expired {
+    Hold,
+    Rollback,
+    Ask,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Independence {
+    /// Measured where possible, else assumed.
+    Assumed,
+    /// Without a measurement there is no verdict.
+    Required,
+    /// The overdispersion, at least 1.
+    Known(f64),
+}
+
+/// A limit that stands for itself, whatever stable does: above it the candidate is taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuardRail {
+    pub metric: GuardMetric,
+    /// A share (errors), milliseconds (latencies), or the metric's own unit.
+    pub limit: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardMetric {
+    Errors,
+    P50,
+    P95,
+    P99,
+    /// One of `metrics`.
+    User(String),
+}
+
+/// A number per interval and arm, measured elsewhere; more is worse.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UserMetric {
+    pub name: String,
+    pub source: Source,
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    /// In the metric's unit: so much worse than stable is tolerated.
+    pub tolerance: f64,
+    /// To be let on, it must be seen to be less than this worse; absent: it has no say in advancing.
+    pub margin: Option<f64>,
+    /// Less is worse.
+    pub higher_is_better: bool,
+    pub skewed: bool,
+    /// It reports and never decides.
+    pub dry_run: bool,
+    /// So long it may give nothing before the release is held and says so.
+    pub missing_max_ms: u64,
+}
+
+/// Where a number comes from; `{version}` and `{service}` are replaced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    Prometheus {
+        url: String,
+        query: String,
+    },
+    /// The last line of its output is the number.
+    Command {
+        command: Vec<String>,
+    },
+    /// A JSON document, and a pointer into it (RFC 6901).
+    Http {
+        url: String,
+        pointer: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +276,8 @@ pub enum GateKind {
     Http { path: String, status: (u16, u16) },
     /// A command that runs exactly once per release. `irreversible` forbids going back unless forced.
     Migrate { command: Vec<String>, irreversible: bool },
+    /// A person says `promote`; when nobody does in time, it passes or fails.
+    Approval { otherwise_passes: bool },
 }
 
 /// `*`, an exact host, or `*.example.com` (one or more labels). Lower case, no port.

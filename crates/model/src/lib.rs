@@ -10,12 +10,14 @@ mod snapshot;
 
 pub use api::Api;
 pub use desired::{
-    AccessLog, AccessLogFormat, AccessLogScope, BlueGreen, Desired, Gate, GateKind, Health, HostPattern, Listener, PortRange, Promotion,
-    Run, Runtime, Service, Signal,
+    AccessLog, AccessLogFormat, AccessLogScope, Analysis, Canary, Desired, Expired, Gate, GateKind, GuardMetric, GuardRail, Health,
+    HostPattern, Independence, Judging, Listener, PortRange, Promotion, Run, Runtime, Service, Signal, Source, Step, Strategy, UserMetric,
 };
 pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
 pub use share::{LATENCY_BUCKETS, below_parts, latency_bucket, latency_edge_ns};
-pub use snapshot::{Arm, Mode, Preview, Route, ServiceRouting, Snapshot, Target, VersionTargets};
+pub use snapshot::{
+    Arm, Draw, Judged, Mode, Preview, Route, ServiceRouting, Snapshot, Sticky, StickyBy, Target, Threshold, VersionTargets,
+};
 
 /// A share of traffic in parts per 10,000, so that it adds up exactly.
 pub type Weight = u16;

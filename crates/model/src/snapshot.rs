@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostPattern, ListenerName, ServiceName, TargetId, VersionName, Weight};
+use crate::{HostPattern, ListenerName, ReleaseId, ServiceName, TargetId, VersionName, Weight};
 
 /// Everything the data plane needs to route; one per generation.
 ///
@@ -20,8 +20,12 @@ pub struct ServiceRouting {
     pub name: ServiceName,
     pub routes: Vec<Route>,
     pub mode: Mode,
-    /// Who serves. Empty when nothing was ever deployed.
+    /// Who serves; the candidate first when there are two. Empty when nothing was ever deployed.
     pub arms: Vec<Arm>,
+    /// How requests are drawn to the first of two arms.
+    pub draw: Option<Draw>,
+    /// A cookie of a draw that is over: it is taken back from clients that still have it.
+    pub stale_cookie: Option<String>,
     /// Versions with targets that may get requests (arms, previews).
     pub versions: Vec<VersionTargets>,
     pub previews: Vec<Preview>,
@@ -57,6 +61,56 @@ pub enum Mode {
 pub struct Arm {
     pub version: VersionName,
     pub weight: Weight,
+}
+
+/// A canary's draw between candidate and stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draw {
+    pub release: ReleaseId,
+    /// Absent: the draw is not counted.
+    pub judged: Option<Judged>,
+    /// Absent: each request is drawn for itself.
+    pub sticky: Option<Sticky>,
+}
+
+/// Clients are drawn once per release: the release's id salts the draw, and a raise only adds clients to the candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sticky {
+    pub by: StickyBy,
+    /// Clients below this weight moved at an earlier step, and do not count at this one.
+    pub before: Weight,
+    /// Requests of a client count for so long after its first one in a step.
+    pub window_ms: u64,
+}
+
+/// What tells one client from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StickyBy {
+    /// A cookie that the proxy gives out.
+    Cookie(String),
+    /// A field of the request, lower case; without it, the address.
+    Header(String),
+    Address,
+}
+
+/// What the data plane counts for the judge. A request keeps the epoch in which it was drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    pub epoch: u32,
+    /// After so many seconds every request counts as closed.
+    pub closing_s: u64,
+    /// A request without an answer at this age has failed.
+    pub timeout_bad_ms: u64,
+    pub thresholds: Vec<Threshold>,
+}
+
+/// Answers that take at least so long are bad in counter set `set`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Threshold {
+    pub set: usize,
+    pub candidate_ns: u64,
+    pub stable_ns: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

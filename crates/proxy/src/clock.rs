@@ -34,3 +34,18 @@ impl CoarseClock {
         now
     }
 }
+
+/// The moment of `START`, in nanoseconds since boot.
+static START_SINCE_BOOT_NS: LazyLock<u64> = LazyLock::new(|| {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid place for the answer.
+    let answered = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) } == 0;
+    let since_boot = if answered { now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64 } else { 0 };
+    since_boot.saturating_sub(START.elapsed().as_nanos() as u64)
+});
+
+/// Seconds since boot, so that they go on over a restart of the process.
+pub(crate) fn second_of(moment: Instant) -> u64 {
+    let since_start = moment.saturating_duration_since(*START).as_nanos() as u64;
+    (*START_SINCE_BOOT_NS + since_start) / 1_000_000_000
+}

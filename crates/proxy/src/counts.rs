@@ -3,6 +3,7 @@
 //! **Invariant**: each block has one writer, so a count is a plain load and store; readers add the blocks up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use telemetry::{BUCKETS, Histogram, bucket_of};
 
@@ -12,10 +13,15 @@ pub struct Counts {
     pub requests: u64,
     /// 5xx of the target, resets, timeouts, and connect failures after all tries.
     pub bad: u64,
+    /// Of these, those of a fixed half of the clients: how evenly failures fall on the halves says whether they come one by one.
+    pub bad_of_half: u64,
     /// Answers by class: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub classes: [u64; 5],
+    /// From the request's head to the answer's end.
     pub latency: Histogram,
-    pub latency_sum_us: u64,
+    pub latency_sum_ns: u64,
+    /// From the request's head to the answer's head; what failed before has its whole time here.
+    pub heads: Histogram,
 }
 
 pub(crate) struct VersionCounts {
@@ -27,9 +33,11 @@ pub(crate) struct VersionCounts {
 struct Block {
     requests: AtomicU64,
     bad: AtomicU64,
-    sum_us: AtomicU64,
+    bad_of_half: AtomicU64,
+    sum_ns: AtomicU64,
     classes: [AtomicU64; 5],
     buckets: [AtomicU64; BUCKETS],
+    heads: [AtomicU64; BUCKETS],
 }
 
 /// Only for counts with a single writer.
@@ -42,18 +50,22 @@ impl VersionCounts {
         let block = || Block {
             requests: AtomicU64::new(0),
             bad: AtomicU64::new(0),
-            sum_us: AtomicU64::new(0),
+            bad_of_half: AtomicU64::new(0),
+            sum_ns: AtomicU64::new(0),
             classes: [const { AtomicU64::new(0) }; 5],
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            heads: [const { AtomicU64::new(0) }; BUCKETS],
         };
         Self { blocks: (0..threads).map(|_| block()).collect() }
     }
 
-    pub(crate) fn record(&self, thread: usize, status: u16, bad: bool, duration_us: u64) {
+    pub(crate) fn record(&self, thread: usize, status: u16, bad: bool, to_head: Option<Duration>, duration: Duration) {
         let block = &self.blocks[thread];
         bump(&block.requests, 1);
-        bump(&block.sum_us, duration_us);
-        bump(&block.buckets[bucket_of(duration_us)], 1);
+        let ns = duration.as_nanos() as u64;
+        bump(&block.sum_ns, ns);
+        bump(&block.buckets[bucket_of(ns)], 1);
+        bump(&block.heads[bucket_of(to_head.map_or(ns, |to_head| to_head.as_nanos() as u64))], 1);
         if let Some(class) = block.classes.get((status / 100) as usize - 1) {
             bump(class, 1);
         }
@@ -62,17 +74,26 @@ impl VersionCounts {
         }
     }
 
+    /// A failure of a client in the counted half.
+    pub(crate) fn record_half(&self, thread: usize) {
+        bump(&self.blocks[thread].bad_of_half, 1);
+    }
+
     pub(crate) fn read(&self) -> Counts {
         let mut counts = Counts::default();
         for block in &self.blocks {
             counts.requests += block.requests.load(Ordering::Relaxed);
             counts.bad += block.bad.load(Ordering::Relaxed);
-            counts.latency_sum_us += block.sum_us.load(Ordering::Relaxed);
+            counts.bad_of_half += block.bad_of_half.load(Ordering::Relaxed);
+            counts.latency_sum_ns += block.sum_ns.load(Ordering::Relaxed);
             for (sum, class) in counts.classes.iter_mut().zip(&block.classes) {
                 *sum += class.load(Ordering::Relaxed);
             }
             for (bucket, count) in block.buckets.iter().enumerate() {
                 counts.latency.add_to_bucket(bucket, count.load(Ordering::Relaxed));
+            }
+            for (bucket, count) in block.heads.iter().enumerate() {
+                counts.heads.add_to_bucket(bucket, count.load(Ordering::Relaxed));
             }
         }
         counts

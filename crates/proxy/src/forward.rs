@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use model::Mode;
+use model::{Mode, StickyBy};
 
 use crate::body::{AnswerBody, RequestBody};
 use crate::client::{Busy, Client};
 use crate::clock::now_ms;
+use crate::cohort::{self, Cohorts};
 use crate::counts::VersionCounts;
 use crate::head::{self, Head};
 use crate::lane::Lane;
@@ -23,8 +24,9 @@ use crate::line::{Broken, Sender};
 use crate::live::Claim;
 use crate::reason::Reason;
 use crate::retry::{Attempts, Spare};
-use crate::table::{Routed, Table};
+use crate::table::{Routed, Service, Table};
 use crate::ticket::{Ticket, Words};
+use crate::unit::Unit;
 use crate::{answer, respond};
 
 /// Everything about a request that outlives its attempts.
@@ -37,6 +39,12 @@ pub(crate) struct Passage {
     words: Option<Box<Words>>,
     busy: Option<Busy>,
     attempts: Attempts,
+    /// The arm that was drawn: retries keep it.
+    arm: Option<usize>,
+    unit: Option<Box<Unit>>,
+    has_waited: bool,
+    /// Of a sticky client: goes with the answer.
+    cookie: Option<Box<HeaderValue>>,
 }
 
 /// So often it is seen whether a client on hold is still there.
@@ -70,7 +78,20 @@ pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Requ
             let upgrade = head.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
             let request = request.map(RequestBody::new);
             let attempts = Attempts::new(&request);
-            let passage = Passage { lane: lane.clone(), client, head, upgrade, started, words, busy, attempts };
+            let passage = Passage {
+                lane: lane.clone(),
+                client,
+                head,
+                upgrade,
+                started,
+                words,
+                busy,
+                attempts,
+                arm: None,
+                unit: None,
+                has_waited: false,
+                cookie: None,
+            };
             passage.run(request).await
         }
         Err(reason) => {
@@ -103,6 +124,7 @@ impl Passage {
                 Mode::Hold { wait_max_ms, queue_max } => {
                     let wait = Duration::from_millis(*wait_max_ms);
                     let until = *hold_until.get_or_insert_with(|| tokio::time::Instant::now() + wait);
+                    self.has_waited = true;
                     match self.hold(&table, routed, until, *queue_max, &mut place).await {
                         Ok(()) => continue,
                         Err(reason) => return self.made(reason),
@@ -110,7 +132,12 @@ impl Passage {
                 }
             }
             request = match self.attempt(&table, routed, request).await {
-                Attempt::Answered(response) => return response,
+                Attempt::Answered(mut response) => {
+                    if let Some(cookie) = self.cookie {
+                        response.headers_mut().append(header::SET_COOKIE, *cookie);
+                    }
+                    return response;
+                }
                 Attempt::Again(request) => request,
             };
         }
@@ -158,10 +185,19 @@ impl Passage {
         if routed.only.is_none() && service.arms.is_empty() {
             return Attempt::Answered(self.made(Reason::NothingDeployed));
         }
-        let picked = if self.attempts.exhausted() { None } else { service.pick(routed.only, self.attempts.tried(), now_ms()) };
-        let Some((version, target)) = picked else {
+        if routed.only.is_none() && self.arm.is_none() {
+            self.draw(service, request.headers());
+        }
+        let arm = self.arm.unwrap_or(0);
+        let picked = if self.attempts.exhausted() { None } else { service.pick(routed.only, arm, self.attempts.tried(), now_ms()) };
+        let Some((index, target)) = picked else {
             return Attempt::Answered(self.no_target_left());
         };
+        let version = &service.versions[index];
+        if let Some(unit) = self.unit.as_mut().filter(|_| service.arms.get(arm).is_some_and(|(_, drawn)| *drawn != index)) {
+            // The other version helps out: that the drawn one could not is what counts.
+            unit.failed();
+        }
         // No await since the table was read: a switch that this thread acknowledged cannot lie between.
         let chosen = Chosen { claim: Claim::new(&target.live), counts: version.counts.clone() };
         self.attempts.begin_round();
@@ -186,6 +222,33 @@ impl Passage {
         }
         sender.line.limits(service.response_header_timeout_ms, service.stream_idle_timeout_ms);
         self.send(chosen, sender, reused, target.address, request).await
+    }
+
+    /// Between two arms; counted in the epoch that this table has.
+    fn draw(&mut self, service: &Service, headers: &HeaderMap) {
+        if let Some(name) = service.stale_cookie.as_deref().filter(|name| cohort::cookie(headers, name).is_some()) {
+            self.cookie = HeaderValue::try_from(format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")).ok().map(Box::new);
+        }
+        if let Some(cohorts) = &service.cohorts {
+            return self.draw_client(service, cohorts, headers);
+        }
+        self.arm = service.draw();
+        if let (Some(arm), Some(epoch)) = (self.arm, &service.epoch) {
+            let now = if self.has_waited { Instant::now() } else { self.started };
+            self.unit = Some(Box::new(Unit::draw(epoch, self.lane.index, arm, now)));
+        }
+    }
+
+    fn draw_client(&mut self, service: &Service, cohorts: &Cohorts, headers: &HeaderMap) {
+        let key = cohorts.client(headers, self.client.peer.ip());
+        self.arm = service.arm_at(|| key.place);
+        if let (StickyBy::Cookie(name), Some(value)) = (&cohorts.sticky.by, &key.new_cookie) {
+            self.cookie = HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax")).ok().map(Box::new);
+        }
+        if let (Some(arm), Some(epoch)) = (self.arm, &service.epoch) {
+            let now = if self.has_waited { Instant::now() } else { self.started };
+            self.unit = Unit::of_client(epoch, &key, &cohorts.sticky, arm, now).map(Box::new);
+        }
     }
 
     /// After an await the table may have changed under the claim.
@@ -242,6 +305,7 @@ impl Passage {
         };
         // What has begun to be answered was received: it is not sent again.
         let spare = spare.filter(|_| !sender.line.was_answered());
+        let was_written = unsent.is_none();
         let again = match reason {
             Reason::TargetReset | Reason::Cut => unsent.or_else(|| self.attempts.use_spare(spare)),
             _ => None,
@@ -249,7 +313,11 @@ impl Passage {
         if let Some(request) = again {
             self.attempts.sent_in_vain(ticket.target.number);
             self.attempts.failed_on(ticket.counts.clone(), ticket.target.clone());
-            (self.words, self.busy) = ticket.goes_on();
+            (self.words, self.busy, self.unit) = ticket.goes_on();
+            // A line that was closed when hyper came to it carried nothing; what was written may have been seen.
+            if let Some(unit) = self.unit.as_mut().filter(|_| was_written) {
+                unit.failed();
+            }
             return Attempt::Again(request);
         }
         let fault_of_target = matches!(reason, Reason::TargetReset | Reason::ResponseTimeout);
@@ -283,6 +351,8 @@ impl Passage {
             claim: Some(chosen.claim),
             counts: chosen.counts,
             started: self.started,
+            to_head: None,
+            unit: self.unit.take(),
             status,
             bytes: 0,
             bad: false,
@@ -297,8 +367,11 @@ impl Passage {
         self.lane.note_made(reason, &self.client, self.words.as_deref(), self.started);
     }
 
-    fn made(&self, reason: Reason) -> Response<AnswerBody> {
+    fn made(&mut self, reason: Reason) -> Response<AnswerBody> {
         self.note(reason);
+        if let Some(unit) = self.unit.as_mut().filter(|_| reason != Reason::ClientLeft) {
+            unit.failed();
+        }
         answer::made(reason)
     }
 }

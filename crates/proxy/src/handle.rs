@@ -8,10 +8,11 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use model::{ListenerName, ServiceName, Snapshot, TargetId, VersionName};
+use model::{ListenerName, ReleaseId, ServiceName, Snapshot, TargetId, VersionName};
 use telemetry::LogWriter;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +22,7 @@ use crate::lane::{Command, Lane};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::table::Table;
+use crate::unit::CellCounts;
 
 /// A lane that does not answer for so long is stuck; better to say so than to wait on.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
@@ -87,6 +89,7 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (shared, slot) = (shared.clone(), slots.get(index).copied());
             std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+                fastrand::seed(random_seed());
                 if let Some(slot) = slot {
                     black_box::use_slot(slot);
                 }
@@ -180,6 +183,14 @@ impl Proxy {
         counts.map(|counts| counts.read()).unwrap_or_default()
     }
 
+    /// What was counted for the judge of a release, and the second since boot up to which every thread's draws are complete.
+    pub fn cells(&self, release: &ReleaseId) -> Option<(u64, Vec<CellCounts>)> {
+        let shared = &self.inner.shared;
+        let complete = shared.complete_s.iter().map(|second| second.load(Ordering::Acquire)).min()?;
+        let cells = shared.registry().cells.get(release).cloned()?;
+        Some((complete, cells.read()))
+    }
+
     /// In Prometheus' text format.
     pub fn metrics(&self) -> String {
         metrics::text(&self.inner.shared)
@@ -217,4 +228,10 @@ impl Proxy {
             let _ = lane.send(command());
         }
     }
+}
+
+/// From the operating system, another one for each thread: equal seeds would draw the same arms everywhere.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
 }

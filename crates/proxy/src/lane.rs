@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::client::{Client, Signal};
-use crate::clock::{CoarseClock, TICK};
+use crate::clock::{CoarseClock, TICK, second_of};
 use crate::counts::bump;
 use crate::line::{Lines, Sender};
 use crate::reason::Reason;
@@ -118,6 +118,7 @@ impl Lane {
 
     fn tick(&self) {
         let now = self.clock.advance();
+        self.shared.complete_s[self.index].store(second_of(Instant::now()), Ordering::Release);
         let slept_ms = now.saturating_sub(self.ticked_ms.replace(now));
         // Stopped or frozen meanwhile: what seems overdue may lie in the sockets.
         if slept_ms < TICK_LATE_MS {

@@ -8,6 +8,7 @@ mod black_box;
 mod body;
 mod client;
 mod clock;
+mod cohort;
 mod counts;
 mod forward;
 mod handle;
@@ -25,8 +26,10 @@ mod shared;
 mod table;
 mod ticket;
 mod tunnel;
+mod unit;
 
 pub use black_box::left_in_flight;
 pub use counts::Counts;
 pub use handle::{Config, InFlight, NotAcknowledged, Proxy};
 pub use telemetry::Histogram;
+pub use unit::{ArmCounts, CellCounts, SETS};

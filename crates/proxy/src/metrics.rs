@@ -50,10 +50,10 @@ pub(crate) fn text(shared: &Shared) -> String {
     family(&mut out, "changeover_request_duration_seconds", "histogram", "From the request's head to the answer's end.");
     for (labels, counts, _) in &read {
         for (bound_us, bound) in BOUNDS_US {
-            let count = counts.latency.count_up_to_us(bound_us);
+            let count = counts.latency.count_up_to_ns(bound_us * 1_000);
             let _ = writeln!(out, "changeover_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}");
         }
-        let (count, sum) = (counts.latency.count(), counts.latency_sum_us as f64 / 1e6);
+        let (count, sum) = (counts.latency.count(), counts.latency_sum_ns as f64 / 1e9);
         let _ = writeln!(out, "changeover_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}");
         let _ = writeln!(out, "changeover_request_duration_seconds_sum{{{labels}}} {sum}");
         let _ = writeln!(out, "changeover_request_duration_seconds_count{{{labels}}} {count}");

@@ -25,6 +25,7 @@ pub(crate) fn respond(passage: &mut Passage, mut ticket: Ticket, sender: Sender,
     if !settle_framing(headers) {
         // The line goes with it: what else comes on it is not understood either.
         (ticket.status, ticket.bad, ticket.reason) = (502, true, Some(Reason::BadAnswer));
+        ticket.answered(true);
         passage.lane.count_made(Reason::BadAnswer);
         return answer::made(Reason::BadAnswer);
     }
@@ -35,6 +36,7 @@ pub(crate) fn respond(passage: &mut Passage, mut ticket: Ticket, sender: Sender,
     *response.version_mut() = Version::HTTP_11;
     let (parts, incoming) = response.into_parts();
     let bodyless = incoming.is_end_stream();
+    ticket.answered(bodyless);
     let flow = Flow::new(incoming, passage.lane.clone(), sender, ticket, passage.head.is_http10);
     if bodyless && parts.headers.contains_key(header::CONTENT_LENGTH) {
         // Ends here: the line goes back before the client has read the head.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use model::{ServiceName, TargetId, VersionName};
+use model::{ReleaseId, ServiceName, TargetId, VersionName};
 use telemetry::LogWriter;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -16,12 +16,15 @@ use crate::lane::Command;
 use crate::live::TargetLive;
 use crate::reason::Reason;
 use crate::table::Lives;
+use crate::unit::Cells;
 
 pub(crate) struct Shared {
     pub(crate) commands: Vec<UnboundedSender<Command>>,
     /// Client connections per lane, including those on their way to it.
     pub(crate) loads: Vec<AtomicUsize>,
     pub(crate) accepted: Vec<AtomicU64>,
+    /// Per lane: draws of earlier seconds since boot are all counted.
+    pub(crate) complete_s: Vec<AtomicU64>,
     /// Client connections that rest without buffers, per lane.
     pub(crate) parked: Vec<AtomicUsize>,
     /// Answers made by the proxy, per lane and reason.
@@ -41,6 +44,7 @@ impl Shared {
             commands,
             loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             accepted: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            complete_s: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             parked: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             made: (0..threads).map(zeros).collect(),
             log,
@@ -82,6 +86,7 @@ pub(crate) struct Registry {
     targets: HashMap<TargetId, Arc<TargetLive>>,
     pub(crate) counts: HashMap<(ServiceName, VersionName), Arc<VersionCounts>>,
     held: HashMap<ServiceName, Arc<AtomicU32>>,
+    pub(crate) cells: HashMap<ReleaseId, Arc<Cells>>,
 }
 
 impl Registry {
@@ -106,6 +111,7 @@ impl Registry {
             self.counts.retain(|_, counts| Arc::strong_count(counts) > 1);
         }
         self.targets.retain(|_, live| Arc::strong_count(live) > 1);
+        self.cells.retain(|_, cells| Arc::strong_count(cells) > 1);
     }
 }
 
@@ -123,5 +129,10 @@ impl Lives for Registry {
 
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32> {
         self.held.entry(service.clone()).or_default().clone()
+    }
+
+    fn cells(&mut self, release: &ReleaseId, closing_s: u64, sticky: bool) -> Arc<Cells> {
+        let threads = self.threads;
+        self.cells.entry(release.clone()).or_insert_with(|| Arc::new(Cells::new(threads, closing_s, sticky))).clone()
     }
 }

@@ -5,12 +5,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
-use model::{Arm, HostPattern, ListenerName, Mode, ServiceName, ServiceRouting, TargetId, VersionName, WEIGHT_SUM};
+use model::{Arm, Draw, HostPattern, ListenerName, Mode, ReleaseId, ServiceName, ServiceRouting, TargetId, VersionName};
 
+use crate::cohort::Cohorts;
 use crate::counts::VersionCounts;
 use crate::live::TargetLive;
 use crate::reason::Reason;
+use crate::unit::{Cells, Epoch, SETS};
 
 #[derive(Default)]
 pub(crate) struct Table {
@@ -25,7 +28,14 @@ pub(crate) struct Table {
 pub(crate) struct Service {
     pub(crate) mode: Mode,
     pub(crate) maintenance: bytes::Bytes,
+    /// The candidate first, when there are two.
     pub(crate) arms: Vec<(u16, usize)>,
+    /// What is counted of the draw between two arms.
+    pub(crate) epoch: Option<Arc<Epoch>>,
+    /// Clients stay on the arm that they were drawn to.
+    pub(crate) cohorts: Option<Cohorts>,
+    /// A cookie that clients need no more.
+    pub(crate) stale_cookie: Option<String>,
     pub(crate) versions: Vec<Version>,
     pub(crate) previews: Vec<usize>,
     /// Requests on hold, over all threads.
@@ -73,6 +83,7 @@ pub(crate) trait Lives {
     fn target(&mut self, id: &TargetId, service: &ServiceName, version: &VersionName) -> Arc<TargetLive>;
     fn counts(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts>;
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32>;
+    fn cells(&mut self, release: &ReleaseId, closing_s: u64, sticky: bool) -> Arc<Cells>;
 }
 
 impl Table {
@@ -194,19 +205,34 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
         .collect();
     let index_of = |name: &VersionName| versions.iter().position(|version| version.name == *name);
     let arm = |arm: &Arm| Some((arm.weight, index_of(&arm.version)?));
+    let arms: Vec<(u16, usize)> = routing.arms.iter().filter(|arm| arm.weight > 0).filter_map(arm).collect();
     Service {
+        cohorts: routing.draw.as_ref().and_then(|draw| Some(Cohorts::new(draw.sticky.clone()?, draw.release.as_str()))),
+        stale_cookie: routing.stale_cookie.clone(),
+        epoch: routing.draw.as_ref().filter(|_| arms.len() == 2).and_then(|draw| epoch(draw, lives)),
         mode: routing.mode.clone(),
         maintenance: match &routing.mode {
             Mode::Maintenance { page } => bytes::Bytes::from(page.clone()),
             _ => bytes::Bytes::new(),
         },
-        arms: routing.arms.iter().filter(|arm| arm.weight > 0).filter_map(arm).collect(),
+        arms,
         previews: routing.previews.iter().filter_map(|preview| index_of(&preview.version)).collect(),
         held: lives.held(&routing.name),
         response_header_timeout_ms: routing.response_header_timeout_ms,
         stream_idle_timeout_ms: routing.stream_idle_timeout_ms,
         versions,
     }
+}
+
+fn epoch(draw: &Draw, lives: &mut impl Lives) -> Option<Arc<Epoch>> {
+    let judged = draw.judged.as_ref()?;
+    let mut thresholds = [Vec::new(), Vec::new()];
+    for threshold in judged.thresholds.iter().filter(|threshold| threshold.set < SETS) {
+        thresholds[0].push((threshold.set, Duration::from_nanos(threshold.candidate_ns)));
+        thresholds[1].push((threshold.set, Duration::from_nanos(threshold.stable_ns)));
+    }
+    let cells = lives.cells(&draw.release, judged.closing_s, draw.sticky.is_some());
+    Some(Arc::new(Epoch { cells, number: judged.epoch, timeout_bad: Duration::from_millis(judged.timeout_bad_ms), thresholds }))
 }
 
 impl Service {
@@ -232,32 +258,29 @@ impl Service {
         chosen && self.versions[index].targets.iter().any(|known| known.live.number == target)
     }
 
-    /// Draws the version, then the target: the less busy one of two. A version without a good target gives way to
-    /// another permitted one; when no target is good, all permitted ones are tried.
-    pub(crate) fn pick(&self, only: Option<usize>, tried: &[u64], now_ms: u64) -> Option<(&Version, &Target)> {
+    /// The target of a version: the less busy one of two. A version without a good target gives way to another permitted one;
+    /// when no target is good, all permitted ones are tried. `arm` is the one that was drawn, or 0.
+    pub(crate) fn pick(&self, only: Option<usize>, arm: usize, tried: &[u64], now_ms: u64) -> Option<(usize, &Target)> {
         if let Some(only) = only {
             let version = &self.versions[only];
-            return version.pick_good(tried, now_ms).or_else(|| version.pick_any(tried)).map(|target| (version, target));
+            return version.pick_good(tried, now_ms).or_else(|| version.pick_any(tried)).map(|target| (only, target));
         }
-        let drawn = self.draw()?;
+        let (_, drawn) = *self.arms.get(arm).or(self.arms.first())?;
         let others = || self.arms.iter().map(|(_, arm)| *arm).filter(|arm| *arm != drawn);
-        let order = || std::iter::once(drawn).chain(others()).map(|index| &self.versions[index]);
-        let good = order().find_map(|version| Some((version, version.pick_good(tried, now_ms)?)));
-        good.or_else(|| order().find_map(|version| Some((version, version.pick_any(tried)?))))
+        let order = || std::iter::once(drawn).chain(others()).map(|index| (index, &self.versions[index]));
+        let good = order().find_map(|(index, version)| Some((index, version.pick_good(tried, now_ms)?)));
+        good.or_else(|| order().find_map(|(index, version)| Some((index, version.pick_any(tried)?))))
     }
 
-    fn draw(&self) -> Option<usize> {
-        if let [(_, only)] = self.arms[..] {
-            return Some(only);
-        }
-        let mut point = fastrand::u16(0..WEIGHT_SUM);
-        for (weight, index) in &self.arms {
-            if point < *weight {
-                return Some(*index);
-            }
-            point -= weight;
-        }
-        self.arms.last().map(|(_, index)| *index)
+    /// Which arm a new request goes to, exactly with the arms' weights; the candidate lies at the low end. `None`: there are not
+    /// two.
+    pub(crate) fn draw(&self) -> Option<usize> {
+        self.arm_at(|| model::below_parts(|| fastrand::u64(..)))
+    }
+
+    pub(crate) fn arm_at(&self, place: impl FnOnce() -> u16) -> Option<usize> {
+        let [(candidate, _), (_, _)] = self.arms[..] else { return None };
+        Some(usize::from(place() >= candidate))
     }
 }
 

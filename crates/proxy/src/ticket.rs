@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Uri};
 use telemetry::LogRecord;
@@ -14,6 +14,7 @@ use crate::counts::VersionCounts;
 use crate::lane::Lane;
 use crate::live::{Claim, TargetLive};
 use crate::reason::Reason;
+use crate::unit::Unit;
 
 /// The request's own words, kept only when a log wants them.
 #[derive(Clone)]
@@ -30,6 +31,9 @@ pub(crate) struct Ticket {
     pub(crate) claim: Option<Claim>,
     pub(crate) counts: Arc<VersionCounts>,
     pub(crate) started: Instant,
+    /// When the answer's head came.
+    pub(crate) to_head: Option<Duration>,
+    pub(crate) unit: Option<Box<Unit>>,
     pub(crate) status: u16,
     pub(crate) bytes: u64,
     pub(crate) bad: bool,
@@ -42,9 +46,17 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     /// The request goes on elsewhere: it is counted there.
-    pub(crate) fn goes_on(mut self) -> (Option<Box<Words>>, Option<Busy>) {
+    pub(crate) fn goes_on(mut self) -> (Option<Box<Words>>, Option<Busy>, Option<Box<Unit>>) {
         self.counts_once = false;
-        (self.words.take(), self.busy.take())
+        (self.words.take(), self.busy.take(), self.unit.take())
+    }
+
+    /// The answer's head has come; `is_whole`: nothing follows it.
+    pub(crate) fn answered(&mut self, is_whole: bool) {
+        self.to_head = Some(self.started.elapsed());
+        if let Some(unit) = &mut self.unit {
+            unit.answered(self.bad, is_whole);
+        }
     }
 
     /// The answer began but did not end.
@@ -59,13 +71,31 @@ impl Ticket {
     }
 }
 
+/// Always the same half of all clients.
+fn is_in_half(client: std::net::IpAddr) -> bool {
+    let bits = match client {
+        std::net::IpAddr::V4(address) => u64::from(u32::from(address)),
+        std::net::IpAddr::V6(address) => u128::from(address) as u64 ^ (u128::from(address) >> 64) as u64,
+    };
+    // Fibonacci hashing: neighbouring addresses fall on both sides.
+    bits.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63 == 1
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.counts_once {
             return;
         }
         let duration = self.started.elapsed();
-        self.counts.record(self.lane.index, self.status, self.bad, duration.as_micros() as u64);
+        self.counts.record(self.lane.index, self.status, self.bad, self.to_head, duration);
+        if self.bad {
+            if is_in_half(self.client.peer.ip()) {
+                self.counts.record_half(self.lane.index);
+            }
+            if let Some(unit) = &mut self.unit {
+                unit.failed();
+            }
+        }
         if let Some(words) = &self.words {
             self.lane.log(&LogRecord {
                 client: self.client.peer.ip(),

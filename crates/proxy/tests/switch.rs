@@ -47,7 +47,7 @@ fn switch_under_load_loses_nothing_and_the_old_version_gets_nothing_new() {
     let counts = house.proxy.counts(&service(), &version("v1"));
     assert_eq!(counts.bad, 0);
     assert_eq!(counts.classes[1], counts.requests);
-    assert!(counts.latency.quantile_us(0.5).is_some());
+    assert!(counts.latency.quantile_ns(0.5).is_some());
 }
 
 #[test]

@@ -6,15 +6,20 @@
 //!     └──────────┴──────────────┴──────────────────────────────────────────▶ Retiring ◀──┘
 //!                                                                               └─▶ Ended(failed, …)
 //! ```
-//! **Invariant**: the candidate serves in `Switching`, `Draining`, `Watching` and after `promoted`, and nowhere else.
+//! A canary climbs its steps between `Gating` and `Switching`:
+//! ```text
+//! StepGating ─▶ Preparing ─▶ Raising ─▶ Judging ─▶ StepGating of the next step … ─▶ Preparing of the last ─▶ Switching
+//! ```
+//! **Invariant**: the candidate serves everybody in `Switching`, `Draining`, `Watching` and after `promoted`, a step's share from
+//! `Raising` on, and nobody else, nowhere else.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use model::{BlueGreen, Gate, GateKind, Moment, Promotion, ReleaseId, ServiceName, VersionName};
+use model::{Canary, Gate, GateKind, Moment, Promotion, ReleaseId, ServiceName, Strategy, VersionName, WEIGHT_SUM, Weight};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Release {
     pub id: ReleaseId,
     /// Counts the releases of a service; for people.
@@ -30,6 +35,9 @@ pub struct Release {
     pub settings: Settings,
     pub state: State,
     pub entered_at: Moment,
+    /// A person holds it at its step.
+    #[serde(default)]
+    pub paused: Option<Paused>,
     /// A migration that cannot be undone has begun: its gate's name.
     pub irreversible: Option<String>,
     /// Migrations that passed, in this release or the one that it retries: they do not run again.
@@ -49,8 +57,16 @@ pub enum Kind {
     Rollback,
 }
 
-/// What of the strategy counts for this release; fixed at its begin.
+/// Held at its step: it is not raised further; what regresses is taken back all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    pub who: String,
+    pub why: Option<String>,
+    pub since: Moment,
+}
+
+/// What of the strategy counts for this release; fixed at its begin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub promotion: Promotion,
     pub gates: Vec<Gate>,
@@ -58,10 +74,12 @@ pub struct Settings {
     pub drain_ms: u64,
     pub watch_ms: u64,
     pub standby_ms: u64,
+    #[serde(default)]
+    pub canary: Option<Canary>,
 }
 
 impl Settings {
-    pub fn deploy(strategy: &BlueGreen, start_timeout_ms: u64) -> Self {
+    pub fn deploy(strategy: &Strategy, start_timeout_ms: u64) -> Self {
         Self {
             promotion: strategy.promotion,
             gates: strategy.gates.clone(),
@@ -69,11 +87,32 @@ impl Settings {
             drain_ms: strategy.drain_ms,
             watch_ms: strategy.watch_ms,
             standby_ms: strategy.standby_ms,
+            canary: strategy.canary.clone(),
         }
     }
 
-    pub fn rollback(strategy: &BlueGreen, start_timeout_ms: u64) -> Self {
-        Self { promotion: Promotion::Auto, gates: Vec::new(), watch_ms: 0, ..Self::deploy(strategy, start_timeout_ms) }
+    pub fn rollback(strategy: &Strategy, start_timeout_ms: u64) -> Self {
+        Self { promotion: Promotion::Auto, gates: Vec::new(), watch_ms: 0, canary: None, ..Self::deploy(strategy, start_timeout_ms) }
+    }
+
+    pub fn steps(&self) -> &[model::Step] {
+        self.canary.as_ref().map_or(&[], |canary| &canary.steps)
+    }
+
+    /// All gates are numbered through: the release's own, then those of each step.
+    pub fn gate(&self, number: usize) -> Option<&Gate> {
+        self.all_gates().nth(number)
+    }
+
+    pub fn all_gates(&self) -> impl Iterator<Item = &Gate> {
+        self.gates.iter().chain(self.steps().iter().flat_map(|step| &step.gates))
+    }
+
+    /// The numbers of a step's gates.
+    fn gates_of(&self, step: usize) -> std::ops::Range<usize> {
+        let before: usize = self.steps()[..step].iter().map(|step| step.gates.len()).sum();
+        let first = self.gates.len() + before;
+        first..first + self.steps()[step].gates.len()
     }
 }
 
@@ -88,6 +127,25 @@ pub enum State {
     },
     /// A person decides.
     AwaitingPromotion,
+    /// Gate number `gate` runs before step `step`; `weight` stays what it was.
+    StepGating {
+        step: usize,
+        gate: usize,
+        weight: Weight,
+    },
+    /// The targets that step `step` needs become healthy; `weight` stays what it was.
+    Preparing {
+        step: usize,
+        weight: Weight,
+    },
+    /// The step's weight is in the next snapshot; not every data thread has it yet.
+    Raising {
+        step: usize,
+    },
+    /// The step's share of traffic is compared with stable's.
+    Judging {
+        step: usize,
+    },
     /// The candidate serves in the next snapshot; not every data thread has it yet.
     Switching,
     /// What the old version took, it finishes.
@@ -121,8 +179,10 @@ pub enum Outcome {
     RolledBack,
     /// By a person.
     Aborted,
-    /// Never switched.
+    /// It never got traffic.
     Failed,
+    /// Traffic could not be measured as it was meant to be: nothing is known of the candidate.
+    Withdrawn,
     /// Replaced by another release.
     Superseded,
 }
@@ -152,6 +212,19 @@ pub enum Event {
     WatchFailed {
         reason: String,
     },
+    /// Step `step` is passed, by the judge or by a person; `full`: all others too.
+    Advanced {
+        step: usize,
+        full: bool,
+    },
+    /// The candidate is worse than stable, or does not run.
+    Regressed {
+        reason: String,
+    },
+    /// The measurement is invalid.
+    Withdrawn {
+        reason: String,
+    },
     /// Taking back: a person's abort, or another release instead.
     TakenBack {
         outcome: Outcome,
@@ -173,10 +246,11 @@ pub enum Effect {
         version: VersionName,
     },
     Watch,
+    Judge,
 }
 
 /// Every pair of state and event that means something; a test holds [`step`] to it, and another kills the worker at each.
-pub const TRANSITIONS: [(&str, &str); 23] = [
+pub const TRANSITIONS: [(&str, &str); 40] = [
     ("starting", "targets_became_healthy"),
     ("starting", "start_failed"),
     ("starting", "taken_back"),
@@ -187,6 +261,23 @@ pub const TRANSITIONS: [(&str, &str); 23] = [
     ("awaiting_promotion", "promoted"),
     ("awaiting_promotion", "start_failed"),
     ("awaiting_promotion", "taken_back"),
+    ("step_gating", "gate_passed"),
+    ("step_gating", "gate_failed"),
+    ("step_gating", "regressed"),
+    ("step_gating", "withdrawn"),
+    ("step_gating", "taken_back"),
+    ("preparing", "targets_became_healthy"),
+    ("preparing", "regressed"),
+    ("preparing", "withdrawn"),
+    ("preparing", "taken_back"),
+    ("raising", "snapshot_acknowledged"),
+    ("raising", "regressed"),
+    ("raising", "withdrawn"),
+    ("raising", "taken_back"),
+    ("judging", "advanced"),
+    ("judging", "regressed"),
+    ("judging", "withdrawn"),
+    ("judging", "taken_back"),
     ("switching", "snapshot_acknowledged"),
     ("switching", "watch_failed"),
     ("switching", "taken_back"),
@@ -211,14 +302,31 @@ pub struct Illegal {
 }
 
 impl State {
-    pub const NAMES: [&str; 9] =
-        ["starting", "gating", "awaiting_promotion", "switching", "draining", "watching", "returning", "retiring", "ended"];
+    pub const NAMES: [&str; 13] = [
+        "starting",
+        "gating",
+        "awaiting_promotion",
+        "step_gating",
+        "preparing",
+        "raising",
+        "judging",
+        "switching",
+        "draining",
+        "watching",
+        "returning",
+        "retiring",
+        "ended",
+    ];
 
     pub fn name(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Gating { .. } => "gating",
             Self::AwaitingPromotion => "awaiting_promotion",
+            Self::StepGating { .. } => "step_gating",
+            Self::Preparing { .. } => "preparing",
+            Self::Raising { .. } => "raising",
+            Self::Judging { .. } => "judging",
             Self::Switching => "switching",
             Self::Draining => "draining",
             Self::Watching => "watching",
@@ -228,19 +336,51 @@ impl State {
         }
     }
 
-    /// Whether the candidate serves.
+    /// The step that is prepared or judged.
+    pub fn step(&self) -> Option<usize> {
+        match self {
+            Self::StepGating { step, .. } | Self::Preparing { step, .. } | Self::Raising { step } | Self::Judging { step } => Some(*step),
+            Self::Starting | Self::Gating { .. } | Self::AwaitingPromotion | Self::Switching | Self::Draining => None,
+            Self::Watching | Self::Returning { .. } | Self::Retiring { .. } | Self::Ended { .. } => None,
+        }
+    }
+
+    pub fn is_ended(&self) -> bool {
+        matches!(self, Self::Ended { .. })
+    }
+
+    /// The candidate serves everybody, or is on its way back: no step is to come.
+    pub fn is_past_the_steps(&self) -> bool {
+        match self {
+            Self::Starting | Self::Gating { .. } | Self::AwaitingPromotion => false,
+            Self::StepGating { .. } | Self::Preparing { .. } | Self::Raising { .. } | Self::Judging { .. } => false,
+            Self::Switching | Self::Draining | Self::Watching => true,
+            Self::Returning { .. } | Self::Retiring { .. } | Self::Ended { .. } => true,
+        }
+    }
+
+    /// The number of the gate that runs.
+    pub fn gate(&self) -> Option<usize> {
+        match self {
+            Self::Gating { gate } | Self::StepGating { gate, .. } => Some(*gate),
+            _ => None,
+        }
+    }
+
+    /// Whether the candidate serves everybody.
     pub fn serves_candidate(&self) -> bool {
         match self {
             Self::Switching | Self::Draining | Self::Watching => true,
             Self::Ended { ending } => ending.outcome == Outcome::Promoted,
             Self::Starting | Self::Gating { .. } | Self::AwaitingPromotion => false,
+            Self::StepGating { .. } | Self::Preparing { .. } | Self::Raising { .. } | Self::Judging { .. } => false,
             Self::Returning { .. } | Self::Retiring { .. } => false,
         }
     }
 
     /// Whether the candidate may be reached by its preview host and field.
     pub fn previews_candidate(&self) -> bool {
-        matches!(self, Self::Gating { .. } | Self::AwaitingPromotion)
+        matches!(self, Self::Gating { .. } | Self::AwaitingPromotion) || self.step().is_some()
     }
 }
 
@@ -256,6 +396,9 @@ impl Event {
             Self::Drained { .. } => "drained",
             Self::WatchPassed => "watch_passed",
             Self::WatchFailed { .. } => "watch_failed",
+            Self::Advanced { .. } => "advanced",
+            Self::Regressed { .. } => "regressed",
+            Self::Withdrawn { .. } => "withdrawn",
             Self::TakenBack { .. } => "taken_back",
         }
     }
@@ -267,12 +410,24 @@ impl Release {
         if self.state.serves_candidate() { Some(&self.candidate) } else { self.stable.as_ref() }
     }
 
+    /// The candidate's share of traffic in the current state.
+    pub fn weight(&self) -> Weight {
+        let of = |step: usize| self.settings.steps().get(step).map_or(0, |step| step.weight);
+        match &self.state {
+            State::StepGating { weight, .. } | State::Preparing { weight, .. } => *weight,
+            State::Raising { step } | State::Judging { step } => of(*step),
+            state if state.serves_candidate() => WEIGHT_SUM,
+            _ => 0,
+        }
+    }
+
     pub fn effects(&self) -> Vec<Effect> {
         match &self.state {
-            State::Starting => vec![Effect::AwaitHealthy],
-            State::Gating { gate } => vec![Effect::RunGate { gate: *gate }],
+            State::Starting | State::Preparing { .. } => vec![Effect::AwaitHealthy],
+            State::Gating { gate } | State::StepGating { gate, .. } => vec![Effect::RunGate { gate: *gate }],
             State::AwaitingPromotion | State::Ended { .. } => vec![],
-            State::Switching | State::Returning { .. } => vec![Effect::AwaitAcknowledgement],
+            State::Raising { .. } | State::Switching | State::Returning { .. } => vec![Effect::AwaitAcknowledgement],
+            State::Judging { .. } => vec![Effect::Judge],
             State::Draining => self.stable.iter().map(|version| Effect::Drain { version: version.clone() }).collect(),
             State::Watching => vec![Effect::Watch],
             State::Retiring { .. } => vec![Effect::Drain { version: self.candidate.clone() }],
@@ -285,8 +440,34 @@ impl Release {
         } else if self.settings.promotion == Promotion::Manual && self.stable.is_some() {
             State::AwaitingPromotion
         } else {
-            State::Switching
+            self.after_promotion()
         }
+    }
+
+    /// At the first deployment ever there is nothing to compare with, and nobody to protect.
+    fn after_promotion(&self) -> State {
+        if self.settings.steps().is_empty() || self.stable.is_none() { State::Switching } else { self.enter(0) }
+    }
+
+    /// With the weight of now, until everything is ready.
+    fn enter(&self, step: usize) -> State {
+        let (gates, weight) = (self.settings.gates_of(step), self.weight());
+        if gates.is_empty() { State::Preparing { step, weight } } else { State::StepGating { step, gate: gates.start, weight } }
+    }
+
+    fn after_step_gate(&self, step: usize, gate: usize, weight: Weight) -> State {
+        let next = gate + 1;
+        let is_last = !self.settings.gates_of(step).contains(&next);
+        if is_last { State::Preparing { step, weight } } else { State::StepGating { step, gate: next, weight } }
+    }
+
+    fn raise(&self, step: usize) -> State {
+        if self.settings.steps()[step].weight == WEIGHT_SUM { State::Switching } else { State::Raising { step } }
+    }
+
+    fn after_step(&self, step: usize, full: bool) -> State {
+        let last = self.settings.steps().len() - 1;
+        self.enter(if full { last } else { (step + 1).min(last) })
     }
 
     fn after_switch(&self) -> State {
@@ -319,24 +500,51 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
         // At the first deployment ever there is nobody to go back to.
         None => S::Retiring { ending: ending(outcome, reason) },
     };
+    // What has had no traffic has not been rolled back.
+    let take_back = |outcome, reason: &str| match release.weight() {
+        0 => retire(if outcome == Outcome::RolledBack { Outcome::Failed } else { outcome }, reason),
+        _ => give_back(outcome, reason),
+    };
     let state = match (&release.state, event) {
         (S::Starting, E::TargetsBecameHealthy) => release.after_gate(0),
         (S::Starting, E::StartFailed { reason }) => retire(Outcome::Failed, reason),
         (S::Gating { gate }, E::GatePassed { gate: passed }) if gate == passed => release.after_gate(gate + 1),
         (S::Gating { gate }, E::GateFailed { gate: failed, reason }) if gate == failed => retire(Outcome::Failed, reason),
         (S::Gating { .. } | S::AwaitingPromotion, E::StartFailed { reason }) => retire(Outcome::Failed, reason),
-        (S::AwaitingPromotion, E::Promoted) => S::Switching,
+        (S::AwaitingPromotion, E::Promoted) => release.after_promotion(),
+        (S::StepGating { step, gate, weight }, E::GatePassed { gate: passed }) if gate == passed => {
+            release.after_step_gate(*step, *gate, *weight)
+        }
+        (S::Preparing { step, .. }, E::TargetsBecameHealthy) => release.raise(*step),
+        (S::Raising { step }, E::SnapshotAcknowledged) => S::Judging { step: *step },
+        (S::Judging { step }, E::Advanced { step: passed, full }) if step == passed => release.after_step(*step, *full),
         (S::Switching, E::SnapshotAcknowledged) => release.after_switch(),
         (S::Draining, E::Drained { .. }) => release.after_drain(),
         (S::Watching, E::WatchPassed) => promoted("healthy through the watch"),
         // A migration has ruled stable out: only a person who forces it goes back.
-        (S::Switching | S::Draining | S::Watching, E::WatchFailed { .. }) if release.irreversible.is_some() => {
+        (
+            S::StepGating { .. } | S::Preparing { .. } | S::Raising { .. } | S::Judging { .. },
+            E::GateFailed { .. } | E::Regressed { .. } | E::Withdrawn { .. },
+        )
+        | (S::Switching | S::Draining | S::Watching, E::WatchFailed { .. })
+            if release.irreversible.is_some() =>
+        {
             return Err(Illegal { state: release.state.name(), event: event.name() });
+        }
+        (S::StepGating { gate, .. }, E::GateFailed { gate: failed, reason }) if gate == failed => take_back(Outcome::RolledBack, reason),
+        (S::StepGating { .. } | S::Preparing { .. } | S::Raising { .. } | S::Judging { .. }, E::Regressed { reason }) => {
+            take_back(Outcome::RolledBack, reason)
+        }
+        (S::StepGating { .. } | S::Preparing { .. } | S::Raising { .. } | S::Judging { .. }, E::Withdrawn { reason }) => {
+            take_back(Outcome::Withdrawn, reason)
         }
         (S::Switching | S::Draining | S::Watching, E::WatchFailed { reason }) => give_back(Outcome::RolledBack, reason),
         (S::Returning { ending }, E::SnapshotAcknowledged) => S::Retiring { ending: ending.clone() },
         (S::Retiring { ending }, E::Drained { .. }) => S::Ended { ending: ending.clone() },
         (S::Starting | S::Gating { .. } | S::AwaitingPromotion, E::TakenBack { outcome, reason }) => retire(*outcome, reason),
+        (S::StepGating { .. } | S::Preparing { .. } | S::Raising { .. } | S::Judging { .. }, E::TakenBack { outcome, reason }) => {
+            take_back(*outcome, reason)
+        }
         (S::Switching | S::Draining | S::Watching, E::TakenBack { outcome, reason }) => give_back(*outcome, reason),
 
         (
@@ -347,7 +555,10 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::SnapshotAcknowledged
             | E::Drained { .. }
             | E::WatchPassed
-            | E::WatchFailed { .. },
+            | E::WatchFailed { .. }
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. },
         )
         | (
             S::Gating { .. },
@@ -358,7 +569,10 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::SnapshotAcknowledged
             | E::Drained { .. }
             | E::WatchPassed
-            | E::WatchFailed { .. },
+            | E::WatchFailed { .. }
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. },
         )
         | (
             S::AwaitingPromotion,
@@ -368,7 +582,60 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::SnapshotAcknowledged
             | E::Drained { .. }
             | E::WatchPassed
-            | E::WatchFailed { .. },
+            | E::WatchFailed { .. }
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. },
+        )
+        | (
+            S::StepGating { .. },
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. }
+            | E::Advanced { .. },
+        )
+        | (
+            S::Preparing { .. },
+            E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. }
+            | E::Advanced { .. },
+        )
+        | (
+            S::Raising { .. },
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. }
+            | E::Advanced { .. },
+        )
+        | (
+            S::Judging { .. },
+            E::TargetsBecameHealthy
+            | E::StartFailed { .. }
+            | E::GatePassed { .. }
+            | E::GateFailed { .. }
+            | E::Promoted
+            | E::SnapshotAcknowledged
+            | E::Drained { .. }
+            | E::WatchPassed
+            | E::WatchFailed { .. }
+            | E::Advanced { .. },
         )
         | (
             S::Switching,
@@ -378,7 +645,10 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::GateFailed { .. }
             | E::Promoted
             | E::Drained { .. }
-            | E::WatchPassed,
+            | E::WatchPassed
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. },
         )
         | (
             S::Draining,
@@ -388,7 +658,10 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::GateFailed { .. }
             | E::Promoted
             | E::SnapshotAcknowledged
-            | E::WatchPassed,
+            | E::WatchPassed
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. },
         )
         | (
             S::Watching,
@@ -398,7 +671,10 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::GateFailed { .. }
             | E::Promoted
             | E::SnapshotAcknowledged
-            | E::Drained { .. },
+            | E::Drained { .. }
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. },
         )
         | (
             S::Returning { .. },
@@ -410,6 +686,9 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::Drained { .. }
             | E::WatchPassed
             | E::WatchFailed { .. }
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. }
             | E::TakenBack { .. },
         )
         | (
@@ -422,6 +701,9 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::SnapshotAcknowledged
             | E::WatchPassed
             | E::WatchFailed { .. }
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. }
             | E::TakenBack { .. },
         )
         | (
@@ -435,15 +717,17 @@ pub fn step(release: &Release, event: &Event, now: Moment) -> Result<Release, Il
             | E::Drained { .. }
             | E::WatchPassed
             | E::WatchFailed { .. }
+            | E::Advanced { .. }
+            | E::Regressed { .. }
+            | E::Withdrawn { .. }
             | E::TakenBack { .. },
         ) => return Err(Illegal { state: release.state.name(), event: event.name() }),
     };
     let mut next = Release { state, entered_at: now, ..release.clone() };
-    if let E::GatePassed { gate } = event {
-        let passed = &release.settings.gates[*gate];
-        if matches!(passed.kind, GateKind::Migrate { .. }) {
-            next.migrated.insert(passed.name.clone());
-        }
+    if let E::GatePassed { gate } = event
+        && let Some(passed) = release.settings.gate(*gate).filter(|gate| matches!(gate.kind, GateKind::Migrate { .. }))
+    {
+        next.migrated.insert(passed.name.clone());
     }
     Ok(next)
 }

@@ -11,6 +11,6 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use clockwork::{Effect, Ending, Event, Illegal, Kind, Outcome, Release, Settings, State, TRANSITIONS, step};
+pub use clockwork::{Effect, Ending, Event, Illegal, Kind, Outcome, Paused, Release, Settings, State, TRANSITIONS, step};
 pub use routing::{TargetView, preview_host, route};
 pub use service::{Deploy, Queued, Refusal, Rollback, Service, Standby};

@@ -3,7 +3,9 @@
 //! **Invariant**: never an unpermitted version (an unpromoted preview); among the permitted ones, one with a healthy target
 //! before one without.
 
-use model::{Arm, Preview, ServiceName, ServiceRouting, Target, VersionName, VersionTargets, WEIGHT_SUM};
+use model::{
+    Arm, Draw, Judged, Preview, ServiceName, ServiceRouting, Sticky, StickyBy, Target, VersionName, VersionTargets, WEIGHT_SUM, Weight,
+};
 
 use crate::clockwork::{Release, State};
 use crate::service::Service;
@@ -15,16 +17,17 @@ pub struct TargetView {
     pub target: Target,
 }
 
-/// The routing of one service.
-pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]) -> ServiceRouting {
-    let serving = serving_in_need(service, targets);
+/// The routing of one service. `judged`: what is counted while a canary is at a step.
+pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView], judged: Option<Judged>) -> ServiceRouting {
     let release = service.running_release();
+    let arms = arms(service, targets);
+    let serving = arms.iter().map(|(version, _)| *version);
     let previewed: Vec<&VersionName> =
         release.filter(|release| release.state.previews_candidate()).map(|release| &release.candidate).into_iter().collect();
-    let versions = serving
-        .iter()
-        .copied()
-        .chain(previewed.iter().copied())
+    let mut routed: Vec<&VersionName> = serving.collect();
+    routed.extend(previewed.iter().copied().filter(|version| !arms.iter().any(|(arm, _)| arm == version)));
+    let versions = routed
+        .into_iter()
         .map(|version| VersionTargets {
             version: version.clone(),
             targets: targets.iter().filter(|view| !service.stopped && view.version == *version).map(|view| view.target.clone()).collect(),
@@ -34,7 +37,9 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
         name: service.name.clone(),
         routes: desired.routes.clone(),
         mode: service.mode.clone(),
-        arms: serving.map(|version| Arm { version: version.clone(), weight: WEIGHT_SUM }).into_iter().collect(),
+        stale_cookie: if arms.len() == 2 { None } else { cookie(desired) },
+        draw: release.filter(|_| arms.len() == 2).map(|release| Draw { release: release.id.clone(), judged, sticky: sticky(release) }),
+        arms: arms.into_iter().map(|(version, weight)| Arm { version: version.clone(), weight }).collect(),
         versions,
         previews: previewed
             .into_iter()
@@ -48,6 +53,35 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
 /// The host name that a version is previewed by; lower case.
 pub fn preview_host(desired: &model::Service, service: &ServiceName, version: &VersionName) -> String {
     desired.preview_host.replace("{version}", version.as_str()).replace("{service}", service.as_str()).to_ascii_lowercase()
+}
+
+fn sticky(release: &Release) -> Option<Sticky> {
+    let canary = release.settings.canary.as_ref()?;
+    let step = match release.state {
+        // Until the next weight is set, the step before goes on.
+        State::StepGating { step, .. } | State::Preparing { step, .. } => step.checked_sub(1)?,
+        _ => release.state.step()?,
+    };
+    let before = step.checked_sub(1).map_or(0, |before| canary.steps[before].weight);
+    Some(Sticky { by: canary.sticky.clone()?, before, window_ms: canary.sticky_window_ms })
+}
+
+/// That the service's clients are told apart by.
+fn cookie(desired: &model::Service) -> Option<String> {
+    match desired.strategy.canary.as_ref()?.sticky.as_ref()? {
+        StickyBy::Cookie(name) => Some(name.clone()),
+        StickyBy::Header(_) | StickyBy::Address => None,
+    }
+}
+
+/// Who serves how much; the candidate first while there are two. At a step the weights stay whatever the health: the judge sees
+/// what fails, and a request whose version has no target is helped out with by the other.
+fn arms<'a>(service: &'a Service, targets: &[TargetView]) -> Vec<(&'a VersionName, Weight)> {
+    let shared = service.running_release().filter(|release| (1..WEIGHT_SUM).contains(&release.weight()));
+    if let Some((release, stable)) = shared.and_then(|release| Some((release, release.stable.as_ref()?))) {
+        return vec![(&release.candidate, release.weight()), (stable, WEIGHT_SUM - release.weight())];
+    }
+    serving_in_need(service, targets).map(|version| (version, WEIGHT_SUM)).into_iter().collect()
 }
 
 fn serving_in_need<'a>(service: &'a Service, targets: &[TargetView]) -> Option<&'a VersionName> {

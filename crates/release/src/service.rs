@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use model::{Mode, Moment, ReleaseId, ServiceName, VersionName};
 use serde::{Deserialize, Serialize};
 
-use crate::clockwork::{Event, Illegal, Kind, Outcome, Release, Settings, State, step};
+use crate::clockwork::{Event, Illegal, Kind, Outcome, Paused, Release, Settings, State, step};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     pub name: ServiceName,
     /// Who serves when no release runs.
@@ -18,6 +18,9 @@ pub struct Service {
     /// Taken back once: a later `rollback` does not return to them.
     pub rejected: BTreeSet<VersionName>,
     pub standby: Option<Standby>,
+    /// A candidate that was taken back and still runs, to be looked at or tried again; nobody is sent there.
+    #[serde(default)]
+    pub kept: Option<Standby>,
     /// The running release, or the last one.
     pub release: Option<Release>,
     /// Begins when the running release has ended.
@@ -38,7 +41,7 @@ pub struct Service {
 }
 
 /// A release that waits for the running one to end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Queued {
     /// The number it will have.
     pub number: u64,
@@ -52,7 +55,7 @@ pub struct Standby {
     pub until: Moment,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deploy {
     pub id: ReleaseId,
     pub version: VersionName,
@@ -74,7 +77,7 @@ pub enum Rollback {
     Begin { to: VersionName, hot: bool },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Refusal {
     /// A release runs already.
     Running {
@@ -110,6 +113,15 @@ pub enum Refusal {
         gate: String,
     },
     Stopped,
+    /// No release runs.
+    NothingRuns,
+    /// The release has no steps to be held at.
+    NoSteps,
+    /// It serves everybody, or is on its way back.
+    PastTheSteps {
+        state: &'static str,
+    },
+    NotPaused,
     Illegal(Illegal),
 }
 
@@ -123,6 +135,7 @@ impl Service {
             confirmed: Vec::new(),
             rejected: BTreeSet::new(),
             standby: None,
+            kept: None,
             release: None,
             queued: None,
             next_number: 1,
@@ -157,7 +170,8 @@ impl Service {
             .into_iter()
             .chain(release.and_then(|release| release.stable.as_ref()))
             .chain(release.map(|release| &release.candidate))
-            .chain(self.standby.as_ref().map(|standby| &standby.version));
+            .chain(self.standby.as_ref().map(|standby| &standby.version))
+            .chain(self.kept.as_ref().map(|kept| &kept.version));
         for version in all {
             if !versions.contains(version) {
                 versions.push(version.clone());
@@ -308,13 +322,36 @@ impl Service {
             settings: deploy.settings,
             state,
             entered_at: now,
+            paused: None,
             irreversible: None,
             migrated: BTreeSet::new(),
             who: deploy.who,
             message: deploy.message,
             began_at_ms: deploy.began_at_ms,
         };
-        Self { release: Some(release), next_number: self.next_number.max(number + 1), ..self.clone() }
+        Self { release: Some(release), kept: None, next_number: self.next_number.max(number + 1), ..self.clone() }
+    }
+
+    /// Holds the running release at its step. Asked again, the first one stands.
+    pub fn pause(&self, who: &str, why: Option<String>, now: Moment) -> Result<Self, Refusal> {
+        let mut next = self.clone();
+        let release = next.release.as_mut().filter(|release| !release.state.is_ended()).ok_or(Refusal::NothingRuns)?;
+        if release.settings.steps().is_empty() {
+            return Err(Refusal::NoSteps);
+        }
+        if release.state.is_past_the_steps() {
+            return Err(Refusal::PastTheSteps { state: release.state.name() });
+        }
+        release.paused.get_or_insert(Paused { who: who.to_owned(), why, since: now });
+        Ok(next)
+    }
+
+    /// The running release goes on. Returns for how long it was held, too.
+    pub fn unpause(&self, now: Moment) -> Result<(Self, u64), Refusal> {
+        let mut next = self.clone();
+        let release = next.release.as_mut().filter(|release| !release.state.is_ended()).ok_or(Refusal::NothingRuns)?;
+        let paused = release.paused.take().ok_or(Refusal::NotPaused)?;
+        Ok((next, now.saturating_sub(paused.since)))
     }
 
     /// Moves the running release by an event.
@@ -344,6 +381,11 @@ impl Service {
             // A rollback that a person ended says nothing against where it led.
             if release.kind == Kind::Deploy || ending.outcome == Outcome::Failed {
                 self.rejected.insert(release.candidate.clone());
+            }
+            let keep_ms = release.settings.canary.as_ref().map_or(0, |canary| canary.keep_ms);
+            // What did not start has nothing to show; what was superseded is not wanted.
+            if keep_ms > 0 && !matches!(ending.outcome, Outcome::Failed | Outcome::Superseded) {
+                self.kept = Some(Standby { version: release.candidate, until: now + keep_ms });
             }
             return;
         }

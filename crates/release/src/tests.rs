@@ -1,6 +1,6 @@
 //! The clockwork under random events: what must hold after each.
 
-use model::{BlueGreen, Gate, GateKind, Promotion, ReleaseId, ServiceName, VersionName};
+use model::{Analysis, Canary, Gate, GateKind, Promotion, ReleaseId, ServiceName, Step, VersionName};
 use proptest::prelude::*;
 
 use crate::*;
@@ -10,8 +10,7 @@ fn version(name: &str) -> VersionName {
 }
 
 fn settings(gates: usize, promotion: Promotion, watch_ms: u64) -> Settings {
-    let gate = |n: usize| Gate { name: format!("gate-{n}"), kind: GateKind::Command { command: vec!["true".into()] }, timeout_ms: 1_000 };
-    let strategy = BlueGreen {
+    let strategy = model::Strategy {
         promotion,
         gates: (0..gates).map(gate).collect(),
         watch_ms,
@@ -19,8 +18,118 @@ fn settings(gates: usize, promotion: Promotion, watch_ms: u64) -> Settings {
         watch_requests_min: 50,
         drain_ms: 30_000,
         standby_ms: 600_000,
+        canary: None,
     };
     Settings::deploy(&strategy, 30_000)
+}
+
+fn gate(n: usize) -> Gate {
+    Gate { name: format!("gate-{n}"), kind: GateKind::Command { command: vec!["true".into()] }, timeout_ms: 1_000 }
+}
+
+/// Steps of 1 %, 5 % and 100 %, with so many gates before each.
+fn canary(gates: [usize; 3]) -> Settings {
+    let step = |(weight, gates): (u16, usize)| Step {
+        weight,
+        dwell_ms: 60_000,
+        max_ms: 1_800_000,
+        gates: (0..gates).map(|n| gate(10 + n)).collect(),
+        targets: None,
+    };
+    let steps = [100, 500, 10_000].into_iter().zip(gates).map(step).collect();
+    let analysis = Analysis::None { reason: "a test".into() };
+    Settings {
+        canary: Some(Canary { steps, analysis, sticky: None, sticky_window_ms: 0, keep_ms: 1_000 }),
+        ..settings(0, Promotion::Auto, 0)
+    }
+}
+
+/// A release of v2 that is at its first step.
+fn judging(settings: Settings) -> Service {
+    let begun = serving("v1").deploy(deploy("v2", settings), 1).expect("idle");
+    let healthy = Event::TargetsBecameHealthy;
+    drive(&begun, &[healthy.clone(), healthy, Event::SnapshotAcknowledged])
+}
+
+fn weight(service: &Service) -> u16 {
+    service.release.as_ref().expect("released").weight()
+}
+
+#[test]
+fn a_canary_climbs_its_steps() {
+    let mut service = serving("v1").deploy(deploy("v2", canary([0, 1, 0])), 1).expect("idle");
+    let healthy = Event::TargetsBecameHealthy;
+    let passed = |step| Event::Advanced { step, full: false };
+    let mut walked = vec![(service.release.as_ref().expect("begun").state.name(), weight(&service))];
+    for event in [
+        healthy.clone(),
+        healthy.clone(),
+        Event::SnapshotAcknowledged,
+        passed(0),
+        Event::GatePassed { gate: 0 },
+        healthy.clone(),
+        Event::SnapshotAcknowledged,
+        passed(1),
+        healthy,
+        Event::SnapshotAcknowledged,
+        drained(),
+    ] {
+        service = service.apply(&event, 2).expect("a legal event");
+        walked.push((service.release.as_ref().expect("released").state.name(), weight(&service)));
+        assert_eq!(service.serving(), Some(&version(if weight(&service) == 10_000 { "v2" } else { "v1" })));
+    }
+    let expected = [
+        ("starting", 0),
+        ("preparing", 0),
+        ("raising", 100),
+        ("judging", 100),
+        ("step_gating", 100),
+        ("preparing", 100),
+        ("raising", 500),
+        ("judging", 500),
+        ("preparing", 500),
+        ("switching", 10_000),
+        ("draining", 10_000),
+        ("ended", 10_000),
+    ];
+    assert_eq!(walked, expected);
+}
+
+#[test]
+fn a_full_promotion_keeps_its_weight_until_the_targets_are_there() {
+    let full = drive(&judging(canary([0, 0, 1])), &[Event::Advanced { step: 0, full: true }]);
+    assert_eq!((full.release.as_ref().map(|it| it.state.name()), weight(&full)), (Some("step_gating"), 100));
+    let ready = drive(&full, &[Event::GatePassed { gate: 0 }]);
+    assert_eq!(weight(&ready), 100);
+    assert_eq!(weight(&drive(&ready, &[Event::TargetsBecameHealthy])), 10_000);
+    // Of the step that somebody looked at, no other.
+    assert!(judging(canary([0, 0, 0])).apply(&Event::Advanced { step: 1, full: false }, 2).is_err());
+}
+
+#[test]
+fn a_regressed_canary_is_kept_for_a_while() {
+    let back = drive(&judging(canary([0, 0, 0])), &[Event::Regressed { reason: "errors".into() }]);
+    assert_eq!((weight(&back), back.serving()), (0, Some(&version("v1"))));
+    let ended = drive(&back, &[Event::SnapshotAcknowledged, drained()]);
+    assert_eq!(ended.kept, Some(Standby { version: version("v2"), until: 1_001 }));
+    assert!(ended.must_run().contains(&version("v2")) && ended.rejected.contains(&version("v2")));
+    let next = ended.deploy(deploy("v3", canary([0, 0, 0])), 2).expect("idle");
+    assert!(!next.must_run().contains(&version("v2")), "the next release needs the room");
+    // Before it had traffic there is nothing to take back.
+    let begun = serving("v1").deploy(deploy("v2", canary([1, 0, 0])), 1).expect("idle");
+    let gated = drive(&begun, &[Event::TargetsBecameHealthy, Event::GateFailed { gate: 0, reason: "smoke".into() }]);
+    assert!(matches!(&gated.release.as_ref().expect("begun").state, State::Retiring { ending } if ending.outcome == Outcome::Failed));
+}
+
+#[test]
+fn a_paused_canary_is_held_and_the_first_word_stands() {
+    let paused = judging(canary([0, 0, 0])).pause("ana", Some("look".into()), 5).expect("it runs");
+    let again = paused.pause("ben", None, 9).expect("idempotent");
+    assert_eq!(again.release.as_ref().and_then(|it| it.paused.as_ref()).map(|it| it.who.as_str()), Some("ana"));
+    let (on, held_ms) = again.unpause(105).expect("paused");
+    assert_eq!((held_ms, on.unpause(106).err()), (100, Some(Refusal::NotPaused)));
+    let blue = serving("v1").deploy(deploy("v2", settings(0, Promotion::Auto, 0)), 1).expect("idle");
+    assert_eq!(blue.pause("ana", None, 2).err(), Some(Refusal::NoSteps));
 }
 
 fn deploy(name: &str, settings: Settings) -> Deploy {
@@ -187,6 +296,10 @@ fn the_list_of_transitions_is_complete() {
         State::Starting,
         State::Gating { gate: 0 },
         State::AwaitingPromotion,
+        State::StepGating { step: 0, gate: 0, weight: 0 },
+        State::Preparing { step: 0, weight: 0 },
+        State::Raising { step: 0 },
+        State::Judging { step: 0 },
         State::Switching,
         State::Draining,
         State::Watching,
@@ -204,9 +317,12 @@ fn the_list_of_transitions_is_complete() {
         drained(),
         Event::WatchPassed,
         Event::WatchFailed { reason: "x".into() },
+        Event::Advanced { step: 0, full: false },
+        Event::Regressed { reason: "x".into() },
+        Event::Withdrawn { reason: "x".into() },
         taken_back(),
     ];
-    let begun = serving("v1").deploy(deploy("v2", settings(1, Promotion::Auto, 9)), 1).expect("idle").release.expect("begun");
+    let begun = serving("v1").deploy(deploy("v2", canary([1, 0, 0])), 1).expect("idle").release.expect("begun");
     let mut found = vec![("none", "deploy"), ("none", "rollback")];
     for state in &states {
         for event in &events {
@@ -239,6 +355,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(drained()),
         Just(Event::WatchPassed),
         Just(Event::WatchFailed { reason: "errors".into() }),
+        (0..3usize, any::<bool>()).prop_map(|(step, full)| Event::Advanced { step, full }),
+        Just(Event::Regressed { reason: "errors".into() }),
+        Just(Event::Withdrawn { reason: "split".into() }),
         Just(taken_back()),
     ]
 }
@@ -251,10 +370,13 @@ proptest! {
         manual in any::<bool>(),
         watch_ms in 0..2u64,
         first in any::<bool>(),
+        stepped in any::<bool>(),
     ) {
         let promotion = if manual { Promotion::Manual } else { Promotion::Auto };
         let idle = if first { Service::new(ServiceName::new("web").unwrap()) } else { serving("v1") };
-        let mut service = idle.deploy(deploy("v2", settings(gates, promotion, watch_ms)), 0).unwrap();
+        let plain = settings(gates, promotion, watch_ms);
+        let settings = if stepped { Settings { canary: canary([gates, 0, 1]).canary, ..plain } } else { plain };
+        let mut service = idle.deploy(deploy("v2", settings), 0).unwrap();
         for (now, event) in events.iter().enumerate() {
             let before = service.clone();
             let Ok(next) = service.apply(event, now as u64) else { continue };
@@ -267,6 +389,13 @@ proptest! {
             // A candidate that was taken back never serves again in this release.
             if matches!(before.release.as_ref().unwrap().state, State::Returning { .. } | State::Retiring { .. }) {
                 prop_assert!(!state.serves_candidate());
+            }
+            // Within its steps a canary's weight only grows, and no step is left out unless a person said so.
+            let was = before.release.as_ref().unwrap();
+            if state.step().is_some() {
+                prop_assert!(release.weight() >= was.weight());
+                let full = matches!(event, Event::Advanced { full: true, .. });
+                prop_assert!(full || state.step() <= was.state.step().map_or(Some(0), |step| Some(step + 1)));
             }
             // Ended is absorbing.
             let had_ended = matches!(before.release.as_ref().unwrap().state, State::Ended { .. });

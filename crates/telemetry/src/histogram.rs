@@ -1,34 +1,24 @@
-//! Log-linear histogram of microseconds: 16 steps per octave, so a quantile is at most 6.25 % too high.
+//! Histogram of latencies on the house's grid (`model::latency_edge_ns`): 16 steps per octave, so a quantile is at most 4.5 % too
+//! high. What is shorter than 1 µs shares a bucket, and so does what is longer than 4 hours.
 //!
 //! **Invariant**: one layout everywhere, so that histograms of threads and workers can be added and subtracted.
 
-const STEPS_LOG2: u32 = 4;
-const STEPS: usize = 1 << STEPS_LOG2;
-/// Values from 2^37 µs (38 hours) on share the last bucket.
-const EXPONENT_MAX: u32 = 36;
+use model::{latency_bucket, latency_edge_ns};
 
-pub const BUCKETS: usize = (EXPONENT_MAX - STEPS_LOG2 + 2) as usize * STEPS;
+/// Of the grid: 2^10 ns.
+const FIRST: usize = 160;
+/// Of the grid: 2^44 ns.
+const LAST: usize = 703;
 
-pub fn bucket_of(value_us: u64) -> usize {
-    if value_us < STEPS as u64 {
-        return value_us as usize;
-    }
-    let exponent = 63 - value_us.leading_zeros();
-    if exponent > EXPONENT_MAX {
-        return BUCKETS - 1;
-    }
-    let step = (value_us >> (exponent - STEPS_LOG2)) as usize & (STEPS - 1);
-    (exponent - STEPS_LOG2 + 1) as usize * STEPS + step
+pub const BUCKETS: usize = LAST - FIRST + 1;
+
+pub fn bucket_of(ns: u64) -> usize {
+    latency_bucket(ns).clamp(FIRST, LAST) - FIRST
 }
 
 /// The largest value that falls into the bucket.
-pub fn bucket_upper_us(bucket: usize) -> u64 {
-    if bucket < STEPS {
-        return bucket as u64;
-    }
-    let shift = (bucket / STEPS - 1) as u32;
-    let start = ((STEPS + bucket % STEPS) as u64) << shift;
-    start + (1 << shift) - 1
+fn bucket_upper_ns(bucket: usize) -> u64 {
+    latency_edge_ns(FIRST + bucket + 1) - 1
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +33,6 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    pub fn record_us(&mut self, value_us: u64) {
-        self.counts[bucket_of(value_us)] += 1;
-    }
-
     pub fn add_to_bucket(&mut self, bucket: usize, count: u64) {
         self.counts[bucket] += count;
     }
@@ -65,13 +51,19 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// So many values are at most `bound_us`, to the precision of the layout.
-    pub fn count_up_to_us(&self, bound_us: u64) -> u64 {
-        self.counts[..=bucket_of(bound_us)].iter().sum()
+    /// So many values are at most `bound_ns`, to the precision of the layout.
+    pub fn count_up_to_ns(&self, bound_ns: u64) -> u64 {
+        self.counts[..=bucket_of(bound_ns)].iter().sum()
+    }
+
+    /// Counts by bucket of the house's grid; empty ones left out.
+    pub fn on_grid(&self) -> impl Iterator<Item = (usize, u64)> {
+        let used = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        used.map(|(bucket, count)| (FIRST + bucket, *count))
     }
 
     /// `None` when nothing was measured: nothing measured is not zero.
-    pub fn quantile_us(&self, quantile: f64) -> Option<u64> {
+    pub fn quantile_ns(&self, quantile: f64) -> Option<u64> {
         let total = self.count();
         if total == 0 {
             return None;
@@ -81,7 +73,7 @@ impl Histogram {
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen >= rank {
-                return Some(bucket_upper_us(bucket));
+                return Some(bucket_upper_ns(bucket));
             }
         }
         None
@@ -94,30 +86,28 @@ mod tests {
 
     #[test]
     fn every_value_lies_in_its_bucket() {
-        for exponent in 0..40 {
+        for exponent in 10..44 {
             for offset in [0u64, 1, 7] {
                 let value = (1u64 << exponent) + offset;
                 let bucket = bucket_of(value);
-                if bucket < BUCKETS - 1 {
-                    assert!(bucket_upper_us(bucket) >= value, "{value}");
-                    assert!(bucket == 0 || bucket_upper_us(bucket - 1) < value, "{value}");
-                }
+                assert!(bucket_upper_ns(bucket) >= value, "{value}");
+                assert!(bucket == 0 || bucket_upper_ns(bucket - 1) < value, "{value}");
             }
         }
-        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+        assert_eq!((bucket_of(0), bucket_of(u64::MAX)), (0, BUCKETS - 1));
     }
 
     #[test]
     fn quantiles_are_near() {
         let mut histogram = Histogram::default();
-        assert_eq!(histogram.quantile_us(0.5), None);
-        (1..=1000).for_each(|value| histogram.record_us(value));
+        assert_eq!(histogram.quantile_ns(0.5), None);
+        (1..=1000).for_each(|value| histogram.add_to_bucket(bucket_of(value * 1_000), 1));
         let check = |quantile, expect: u64| {
-            let got = histogram.quantile_us(quantile).expect("measured");
-            assert!(got >= expect && got <= expect * 107 / 100, "{quantile}: {got}");
+            let got = histogram.quantile_ns(quantile).expect("measured");
+            assert!(got >= expect && got <= expect * 105 / 100, "{quantile}: {got}");
         };
-        check(0.5, 500);
-        check(0.99, 990);
+        check(0.5, 500_000);
+        check(0.99, 990_000);
         assert_eq!(histogram.since(&histogram).count(), 0);
     }
 }

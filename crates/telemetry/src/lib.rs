@@ -7,4 +7,4 @@ mod histogram;
 mod time_text;
 
 pub use access_log::{LogRecord, LogSink, LogWriter};
-pub use histogram::{BUCKETS, Histogram, bucket_of, bucket_upper_us};
+pub use histogram::{BUCKETS, Histogram, bucket_of};

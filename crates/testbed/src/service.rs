@@ -3,6 +3,7 @@
 //! **Invariant:** every answer carries `x-version`. SIGTERM keeps its default action: the process dies.
 
 mod answers;
+mod behaviour;
 mod orders;
 mod upgrade;
 
@@ -29,11 +30,13 @@ pub struct Options {
     pub start_delay: Duration,
     /// Where `POST /orders` notes each order, one line `id version`.
     pub record: Option<PathBuf>,
+    /// A folder with a file for each version that does not simply answer; see `behaviour`.
+    pub behaviour: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, version: "v1".to_owned(), healthy: true, start_delay: Duration::ZERO, record: None }
+        Self { port: 0, version: "v1".to_owned(), healthy: true, start_delay: Duration::ZERO, record: None, behaviour: None }
     }
 }
 
@@ -48,6 +51,7 @@ async fn serve(options: Options) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
     announce(&options.version, listener.local_addr()?);
     let state = Rc::new(State {
+        behaves: options.behaviour.map(|folder| behaviour::Behaves::new(&folder, &options.version)),
         orders: options.record.map(orders::Orders::open).transpose()?,
         version: options.version,
         healthy: options.healthy,
@@ -66,6 +70,7 @@ async fn serve(options: Options) -> io::Result<()> {
 struct State {
     version: String,
     healthy: bool,
+    behaves: Option<behaviour::Behaves>,
     orders: Option<orders::Orders>,
 }
 

@@ -97,7 +97,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proxy", &["model", "telemetry"]),
     ("config", &["model"]),
     ("keeper", &[]),
-    ("engine", &["model", "release"]),
+    ("engine", &["model", "release", "judge"]),
     ("control", &["model", "engine"]),
     ("testbed", &[]),
 ];

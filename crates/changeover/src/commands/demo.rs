@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use testbed::load::{Load, LoadOptions, Tally};
 
-use crate::args::{Demo, DemoService, Place};
+use crate::args::{Demo, DemoOf, DemoService, Place};
 use crate::client::Client;
 use crate::exit::{Exit, problem};
 
@@ -24,7 +25,9 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<Exit> {
     let port = testbed::ports::free().context("no free port")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let place = Place { file: folder.join("changeover.yaml"), state_dir: folder.join("state") };
-    std::fs::write(&place.file, configuration(address)?)?;
+    let canary = demo.what == DemoOf::Canary;
+    std::fs::create_dir(folder.join("behaviour"))?;
+    std::fs::write(&place.file, configuration(&folder, address, if canary { CANARY } else { BLUE_GREEN })?)?;
     let log = std::fs::File::create(folder.join("up.log"))?;
     let mut up = Up(Command::new(std::env::current_exe()?)
         .arg("up")
@@ -32,16 +35,21 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<Exit> {
         .arg(&place.file)
         .arg("--state-dir")
         .arg(&place.state_dir)
-        .env("DEMO_UNHEALTHY", "v3")
+        .env("DEMO_UNHEALTHY", if canary { "" } else { "v3" })
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
         .context("cannot start changeover")?);
-    anstream::println!("changeover demo · a small web service, real load, real switches\n");
+    let title = if canary {
+        "demo canary · a small web service, real load, a judge"
+    } else {
+        "demo · a small web service, real load, real switches"
+    };
+    anstream::println!("changeover {title}\n");
     let client = Client::new(&place)?;
     wait("changeover is up", || client.get("/v1/status").ok())?;
-    let lost = show(&client, address)?;
+    let lost = if canary { canary::show(&client, address, &folder)? } else { show(&client, address)? };
     if demo.keep {
         anstream::println!("\n  it runs on: http://{address}   state: changeover --file {} status", place.file.display());
         anstream::println!("  end it with: changeover --file {} down", place.file.display());
@@ -67,13 +75,20 @@ impl Drop for Up {
     }
 }
 
-fn configuration(address: SocketAddr) -> anyhow::Result<String> {
+const BLUE_GREEN: &str = "blue_green: { watch: 3s, drain: 10s }";
+/// Two minutes are too short for the defaults; what is different is printed.
+const CANARY: &str =
+    "canary: { dwell: 5s, watch: 5s, drain: 10s, analysis: { warm_up: 3s, timeout_bad: 3s, budget: 1%, latency_budget: 2% } }";
+
+fn configuration(folder: &Path, address: SocketAddr, strategy: &str) -> anyhow::Result<String> {
     let own = std::env::current_exe()?;
-    let command = serde_json::to_string(&[own.to_string_lossy().as_ref(), "demo-service", "{version}", "{port}"])?;
+    let (own, behaviour) = (own.to_string_lossy(), folder.join("behaviour"));
+    let command = [&own, "demo-service", "{version}", "{port}", "--behaviour", &behaviour.to_string_lossy()];
+    let command = serde_json::to_string(&command)?;
     Ok(format!(
         "listeners:\n  main: {address}\nservices:\n  demo:\n    run: {{ command: {command} }}\n    \
          health: {{ path: /healthz, interval: 200ms, rise: 3, start_timeout: 3s }}\n    \
-         strategy: {{ blue_green: {{ watch: 3s, drain: 10s }} }}\n"
+         strategy: {{ {strategy} }}\n"
     ))
 }
 
@@ -107,7 +122,8 @@ fn show(client: &Client, address: SocketAddr) -> anyhow::Result<u64> {
     anstream::println!("              failed its gate; v1 serves on, nothing changed");
     meter.serve("v1 serves on", Duration::from_secs(2));
     let tally = load.stop();
-    let stray = tally.requests - tally.lost - tally.by_version.values().sum::<u64>();
+    let failed: u64 = tally.failed_by_version.values().sum();
+    let stray = tally.requests - tally.lost - failed - tally.by_version.values().sum::<u64>();
     let lost = tally.lost + stray;
     anstream::println!("\n  requests: {}   lost: {lost}   switch: {}   rollback: {}", tally.requests, ms(switch_us), ms(rollback_us));
     for error in &tally.last_errors {
@@ -190,6 +206,94 @@ impl Meter<'_> {
     }
 }
 
+/// A version that is as good as stable, and one that is not.
+mod canary {
+    use std::net::SocketAddr;
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use serde_json::{Value, json};
+    use testbed::load::{Load, LoadOptions};
+
+    use super::{Meter, PACE, deploy, last_release};
+    use crate::client::Client;
+
+    /// Nothing in the demo takes longer.
+    const RELEASE_MAX: Duration = Duration::from_secs(120);
+
+    pub(super) fn show(client: &Client, address: SocketAddr, folder: &Path) -> anyhow::Result<u64> {
+        let behaves = |version: &str, errors: &str| {
+            std::fs::write(folder.join("behaviour").join(version), format!("errors {errors}\nlatency_ms 2\nsigma 0.4\n"))
+        };
+        for (version, errors) in [("v1", "0.001"), ("v2", "0.001"), ("v3", "0.01")] {
+            behaves(version, errors)?;
+        }
+        anstream::println!("  so that it fits into two minutes (in brackets what is usual):");
+        anstream::println!("  a step lasts 5 s [60 s] at least, of which 3 s [30 s] warm up, a request fails at 3 s [30 s];");
+        anstream::println!("  at the next step 1 % [0.1 %] of all traffic may fail more, 2 % [0.2 %] be slower\n");
+        deploy(client, "v1")?;
+        let load = Load::start(LoadOptions {
+            keep_alive_clients: 20,
+            fresh_clients: 2,
+            h2_clients: 4,
+            pace: Some(PACE),
+            ..LoadOptions::new(address, "demo.localhost")
+        });
+        let mut meter = Meter { load: &load, last: load.snapshot(), at: Instant::now() };
+        meter.serve("v1 serves", Duration::from_secs(4));
+        anstream::println!("  deploy v2   as good as v1: 0.1 % of its requests fail, too");
+        let outcome = follow(client, "v2")?;
+        anyhow::ensure!(outcome == "promoted", "v2 was expected to be promoted, and was {outcome}");
+        meter.serve("v2 serves", Duration::from_secs(2));
+        anstream::println!("  deploy v3   worse: 1 % of its requests fail");
+        let outcome = follow(client, "v3")?;
+        anyhow::ensure!(outcome == "rolled_back", "v3 was expected to be rolled back, and was {outcome}");
+        meter.serve("v2 serves on", Duration::from_secs(2));
+        let tally = load.stop();
+        let failed: u64 = tally.failed_by_version.values().sum();
+        let lost = tally.lost + (tally.requests - tally.lost - failed - tally.by_version.values().sum::<u64>());
+        anstream::println!("\n  requests: {}   lost: {lost} (by changeover)", tally.requests);
+        let of = |version: &str| tally.failed_by_version.get(version).copied().unwrap_or_default();
+        anstream::println!("  failed on the versions themselves: v1 {}, v2 {}, v3 {}", of("v1"), of("v2"), of("v3"));
+        for error in &tally.last_errors {
+            anstream::println!("  lost: {error}");
+        }
+        anstream::println!("  every look and number: changeover analysis show 3 (with --keep)");
+        Ok(lost)
+    }
+
+    /// Begins a release and shows what is told of it; returns its outcome.
+    fn follow(client: &Client, version: &str) -> anyhow::Result<String> {
+        let answer = client.post("/v1/services/demo/deploy", &json!({ "version": version, "who": "demo" }))?;
+        let mut since = answer["since"].as_u64().unwrap_or_default();
+        let until = Instant::now() + RELEASE_MAX;
+        loop {
+            since = client.events("&service=demo", since, |event| {
+                show_event(event);
+                true
+            })?;
+            let release = last_release(client)?;
+            if let Some(outcome) = release["ending"]["outcome"].as_str() {
+                anstream::println!(
+                    "              {}: {}",
+                    outcome.replace('_', " "),
+                    release["ending"]["reason"].as_str().unwrap_or_default()
+                );
+                return Ok(outcome.to_owned());
+            }
+            anyhow::ensure!(Instant::now() < until, "{version} did not end within {RELEASE_MAX:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn show_event(event: &Value) {
+        let shown = ["step", "advanced", "switched", "regressed", "returned", "watch_passed", "holds"];
+        if event["kind"].as_str().is_some_and(|kind| shown.contains(&kind)) {
+            anstream::println!("    {}", event["text"].as_str().unwrap_or_default());
+        }
+    }
+}
+
 /// The demo's service; `DEMO_UNHEALTHY` names a version that never becomes healthy.
 pub(crate) fn service(service: DemoService) -> anyhow::Result<Exit> {
     let broken = std::env::var("DEMO_UNHEALTHY").is_ok_and(|version| version == service.version);
@@ -198,6 +302,7 @@ pub(crate) fn service(service: DemoService) -> anyhow::Result<Exit> {
         version: service.version,
         healthy: !service.unhealthy && !broken,
         record: service.record,
+        behaviour: service.behaviour,
         ..testbed::service::Options::default()
     })?;
     Ok(Exit::Done)

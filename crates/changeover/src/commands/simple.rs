@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::args::Place;
+use crate::args::{Place, Promote};
 use crate::client::{Client, who};
 use crate::exit::{Exit, problem};
 
@@ -12,9 +12,10 @@ pub(crate) fn verb(place: &Place, service: &str, verb: &str) -> anyhow::Result<E
     Ok(Exit::Done)
 }
 
-pub(crate) fn promote(place: &Place, service: &str) -> anyhow::Result<Exit> {
-    let client = Client::new(place)?;
-    let answer = client.post(&format!("/v1/services/{service}/promote"), &json!({ "who": who() }))?;
+pub(crate) fn promote(place: &Place, promote: &Promote) -> anyhow::Result<Exit> {
+    let (client, service) = (Client::new(place)?, promote.service.as_str());
+    let body = json!({ "who": who(), "full": promote.full, "step": promote.step, "message": promote.message });
+    let answer = client.post(&format!("/v1/services/{service}/promote"), &body)?;
     super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default(), super::deploy::since(&answer))
 }
 
@@ -24,7 +25,19 @@ pub(crate) fn retry(place: &Place, service: &str) -> anyhow::Result<Exit> {
     super::deploy::follow(&client, service, answer["release"].as_u64().unwrap_or_default(), super::deploy::since(&answer))
 }
 
-pub(crate) fn resume(place: &Place) -> anyhow::Result<Exit> {
+pub(crate) fn pause(place: &Place, service: &str, message: Option<String>) -> anyhow::Result<Exit> {
+    let answer = Client::new(place)?.post(&format!("/v1/services/{service}/pause"), &json!({ "who": who(), "message": message }))?;
+    let percent = answer["weight"].as_f64().unwrap_or_default() / 100.0;
+    anstream::println!("{service}: release {} stays at {percent} %   go on: changeover resume {service}", answer["release"]);
+    Ok(Exit::Done)
+}
+
+pub(crate) fn resume(place: &Place, service: Option<&str>) -> anyhow::Result<Exit> {
+    if let Some(service) = service {
+        let answer = Client::new(place)?.post(&format!("/v1/services/{service}/resume"), &json!({ "who": who() }))?;
+        anstream::println!("{service}: release {} goes on", answer["release"]);
+        return Ok(Exit::Done);
+    }
     Client::new(place)?.post("/v1/resume", &json!({ "who": who() }))?;
     anstream::println!("releases go on");
     Ok(Exit::Done)

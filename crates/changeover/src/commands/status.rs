@@ -4,24 +4,81 @@ use serde_json::Value;
 
 use crate::args::Place;
 use crate::client::Client;
-use crate::exit::Exit;
+use crate::exit::{Exit, problem};
 
-pub(crate) fn run(place: &Place, json: bool) -> anyhow::Result<Exit> {
-    let status = Client::new(place)?.get("/v1/status")?;
+/// How often `--watch` asks.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+pub(crate) fn run(place: &Place, service: Option<&str>, watch: bool, json: bool) -> anyhow::Result<Exit> {
+    let client = Client::new(place)?;
+    loop {
+        let mut status = client.get("/v1/status")?;
+        if let (Some(wanted), Some(services)) = (service, status["services"].as_array_mut()) {
+            services.retain(|it| it["service"] == wanted);
+            if services.is_empty() {
+                return Err(problem(Exit::Usage, format!("there is no service `{wanted}`"), Some("changeover status".to_owned())));
+            }
+        }
+        if watch && !json {
+            // Clears the screen, and begins at its top.
+            anstream::print!("\x1b[2J\x1b[H");
+        }
+        show(&status, service.is_some() || watch, json)?;
+        if !watch {
+            return Ok(Exit::Done);
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+fn show(status: &Value, evidence: bool, json: bool) -> anyhow::Result<()> {
     if json {
-        anstream::println!("{}", serde_json::to_string_pretty(&status)?);
-        return Ok(Exit::Done);
+        anstream::println!("{}", serde_json::to_string_pretty(status)?);
+        return Ok(());
     }
     let mut rows = vec![["SERVICE", "SERVES", "RELEASE", "HEALTH", "REQ/S", "ERRORS", "P99", "ROLLBACK"].map(str::to_owned).to_vec()];
     rows.extend(status["services"].as_array().into_iter().flatten().map(row));
     table(&rows);
     for service in status["services"].as_array().into_iter().flatten() {
         notes(service);
+        if evidence {
+            release(service);
+        }
     }
     for listener in status["not_open"].as_array().into_iter().flatten() {
         anstream::println!("{} is not open: {}", text(&listener["address"]), text(&listener["error"]));
     }
-    Ok(Exit::Done)
+    Ok(())
+}
+
+/// A canary speaks in evidence.
+fn release(service: &Value) {
+    let (it, name) = (&service["release"], text(&service["service"]));
+    let said = &it["analysis"];
+    if said.is_null() || !it["ending"].is_null() {
+        return;
+    }
+    let (weight, steps) = (it["weight"].as_f64().unwrap_or_default() / 100.0, it["steps"].as_array().map_or(0, Vec::len));
+    let step = it["step"].as_u64().map_or(String::new(), |step| format!("step {} of {steps}: ", step + 1));
+    let (stable, candidate) = (text(&it["stable"]), text(&it["candidate"]));
+    anstream::println!();
+    anstream::println!("{name} {stable} → {candidate}   release {}, canary   {step}{weight} %", it["number"]);
+    let (stable_head, candidate_head) = (format!("{stable} ({} %)", 100.0 - weight), format!("{candidate} ({weight} %)"));
+    let mut rows = vec![vec![String::new(), stable_head, candidate_head, "what we know".to_owned(), "verdict".to_owned()]];
+    rows.extend(said["metrics"].as_array().into_iter().flatten().map(|metric| {
+        let of = |field: &str| metric[field].as_str().unwrap_or("-").to_owned();
+        vec![of("name"), of("stable_text"), of("candidate_text"), of("sentence"), of("state").replace('_', " ")]
+    }));
+    table(&rows);
+    anstream::println!("{}", text(&said["sentence"]));
+    let wait = said["metrics"].as_array().into_iter().flatten().filter_map(|metric| metric["more_s"].as_u64()).max();
+    let next = it["step"].as_u64().and_then(|step| it["steps"][step as usize + 1]["weight"].as_f64());
+    let when = wait.map(|seconds| format!(" (about {})", duration(seconds * 1_000))).unwrap_or_default();
+    let next = next.map(|weight| format!("next: {} % when everything is settled{when} · ", weight / 100.0)).unwrap_or_default();
+    match it["paused"]["who"].as_str() {
+        Some(who) => anstream::println!("paused by {who} · go on: changeover resume {name} · abort: changeover abort {name}"),
+        None => anstream::println!("{next}hold: changeover pause {name} · abort: changeover abort {name}"),
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -33,13 +90,15 @@ fn row(it: &Value) -> Vec<String> {
     let state = match release["ending"]["outcome"].as_str() {
         Some(outcome) => format!("{} {}", release["number"], outcome.replace('_', " ")),
         None if release.is_null() => "-".to_owned(),
-        None => format!(
-            "{} {} → {}: {}",
-            release["number"],
-            text(&release["stable"]),
-            text(&release["candidate"]),
-            text(&release["state"]).replace('_', " ")
-        ),
+        None => {
+            let weight = release["weight"].as_f64().unwrap_or_default() / 100.0;
+            let state = match (release["paused"].is_object(), release["step"].as_u64()) {
+                (true, _) => format!("paused at {weight} %"),
+                (false, Some(_)) => format!("{weight} %, {}", text(&release["state"]).replace('_', " ")),
+                (false, None) => text(&release["state"]).replace('_', " "),
+            };
+            format!("{} {} → {}: {state}", release["number"], text(&release["stable"]), text(&release["candidate"]))
+        }
     };
     let shown = |value: &Value, how: &dyn Fn(f64) -> String| value.as_f64().map_or("-".to_owned(), how);
     vec![

@@ -1,12 +1,12 @@
 //! The proxy as the engine's data plane.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Counts, DataPlane, Drained, Recent};
-use model::{ListenerName, ServiceName, Snapshot, TargetId, VersionName};
+use engine::{Counted, Counts, DataPlane, Drained, Recent};
+use model::{ListenerName, ReleaseId, ServiceName, Snapshot, TargetId, VersionName};
 
 /// A worker that leaves: idle connections may still send a request within this …
 const IDLE_GRACE: Duration = Duration::from_secs(2);
@@ -16,7 +16,44 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 const RECENT_SAMPLES: usize = 10;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
-type Samples = VecDeque<(Instant, proxy::Counts)>;
+/// What was seen in the last hour, with one sample a minute for failures …
+const MINUTES: usize = 60;
+/// … and one in five for latencies, which are larger.
+const HEADS_EVERY: usize = 5;
+/// Fewer failures do not tell whether they come one by one.
+const FAILURES_MIN: u64 = 50;
+
+/// Of one version that serves.
+struct Samples {
+    recent: VecDeque<(Instant, proxy::Counts)>,
+    /// Failures so far, of a half of the clients and of all, at each minute.
+    failures: VecDeque<(u64, u64)>,
+    /// Times to the answer's head so far.
+    heads: VecDeque<proxy::Histogram>,
+    seconds: usize,
+}
+
+impl Samples {
+    fn new(counts: proxy::Counts) -> Self {
+        let failures = VecDeque::from([(counts.bad_of_half, counts.bad)]);
+        let heads = VecDeque::from([counts.heads.clone()]);
+        Self { recent: VecDeque::from([(Instant::now(), counts)]), failures, heads, seconds: 0 }
+    }
+
+    fn second(&mut self, counts: proxy::Counts) {
+        self.seconds += 1;
+        if self.seconds.is_multiple_of(60) {
+            self.failures.push_back((counts.bad_of_half, counts.bad));
+            self.failures.drain(..self.failures.len().saturating_sub(MINUTES + 1));
+        }
+        if self.seconds.is_multiple_of(60 * HEADS_EVERY) {
+            self.heads.push_back(counts.heads.clone());
+            self.heads.drain(..self.heads.len().saturating_sub(MINUTES / HEADS_EVERY + 1));
+        }
+        self.recent.push_back((Instant::now(), counts));
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT_SAMPLES));
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct Corridor {
@@ -47,10 +84,7 @@ impl Corridor {
             ticks.tick().await;
             let mut all = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
             for ((service, version), samples) in all.iter_mut() {
-                samples.push_back((Instant::now(), self.proxy.counts(service, version)));
-                if samples.len() > RECENT_SAMPLES {
-                    samples.pop_front();
-                }
+                samples.second(self.proxy.counts(service, version));
             }
         }
     }
@@ -66,8 +100,7 @@ impl DataPlane for Corridor {
             .collect();
         samples.retain(|key, _| routed.contains(key));
         for key in routed {
-            let now = || VecDeque::from([(Instant::now(), self.proxy.counts(&key.0, &key.1))]);
-            samples.entry(key.clone()).or_insert_with(now);
+            samples.entry(key.clone()).or_insert_with(|| Samples::new(self.proxy.counts(&key.0, &key.1)));
         }
         drop(samples);
         let proxy = self.proxy.clone();
@@ -127,19 +160,51 @@ impl DataPlane for Corridor {
         })
     }
 
+    fn counted(&self, release: &ReleaseId) -> Option<Counted> {
+        let (complete_s, cells) = self.proxy.cells(release)?;
+        let tally = |arm: &proxy::ArmCounts| judge::Tally { drawn: arm.drawn, ended: arm.ended, answering: arm.answering, bad: arm.bad };
+        let cells = cells.iter().map(|cell| {
+            let tallies = judge::Tallies { candidate: tally(&cell.candidate), stable: tally(&cell.stable) };
+            (cell.epoch, cell.second, tallies)
+        });
+        Some(Counted { complete_s, cells: cells.collect() })
+    }
+
+    fn heads(&self, service: &ServiceName, version: &VersionName) -> BTreeMap<usize, u64> {
+        let now = self.proxy.counts(service, version).heads;
+        let all = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let then = all.get(&(service.clone(), version.clone())).and_then(|samples| samples.heads.front());
+        then.map_or_else(|| now.clone(), |then| now.since(then)).on_grid().collect()
+    }
+
+    fn overdispersion(&self, service: &ServiceName, version: &VersionName) -> Option<f64> {
+        let all = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = &all.get(&(service.clone(), version.clone()))?.failures;
+        let minutes: Vec<(u64, u64)> = failures
+            .iter()
+            .zip(failures.iter().skip(1))
+            .map(|(then, now)| (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1)))
+            .collect();
+        judge::overdispersion(&minutes, judge::Share { parts: 1, of: 2 }, FAILURES_MIN)
+    }
+
     fn recent(&self, service: &ServiceName, version: &VersionName) -> Recent {
         let all = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((since, then)) = all.get(&(service.clone(), version.clone())).and_then(|samples| samples.front()) else {
+        let Some((since, then)) = all.get(&(service.clone(), version.clone())).and_then(|samples| samples.recent.front()) else {
             return Recent::default();
         };
         let now = self.proxy.counts(service, version);
         let requests = now.requests.saturating_sub(then.requests);
         let latency = now.latency.since(&then.latency);
         let some = |value: f64| (requests > 0).then_some(value);
+        let quantile_ms = |quantile: f64| latency.quantile_ns(quantile).map(|ns| ns as f64 / 1e6);
         Recent {
+            requests,
             rate: requests as f64 / since.elapsed().as_secs_f64().max(0.001),
             errors: some(now.bad.saturating_sub(then.bad) as f64 / requests.max(1) as f64),
-            p99_ms: latency.quantile_us(0.99).map(|us| us as f64 / 1_000.0),
+            p50_ms: quantile_ms(0.5),
+            p95_ms: quantile_ms(0.95),
+            p99_ms: quantile_ms(0.99),
         }
     }
 }

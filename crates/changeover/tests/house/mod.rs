@@ -50,11 +50,13 @@ impl House {
         };
         let orders = house.folder.path().join("orders");
         let text = format!(
-            "listeners: {{ main: '{}' }}\nports: {ports}\nservices:\n  web:\n    run: {{ command: ['{BINARY}', demo-service, '{{version}}', '{{port}}', --record, '{}'] }}\n    \
+            "listeners: {{ main: '{}' }}\nports: {ports}\nservices:\n  web:\n    run: {{ command: ['{BINARY}', demo-service, '{{version}}', '{{port}}', --record, '{}', --behaviour, '{}'] }}\n    \
              health: {{ path: /healthz, interval: 100ms, rise: 2, start_timeout: 5s }}\n{extra}",
             house.address,
             orders.display(),
+            house.folder.path().join("behaviour").display(),
         );
+        std::fs::create_dir(house.folder.path().join("behaviour")).expect("a folder");
         std::fs::write(house.folder.path().join("changeover.yaml"), text).expect("the file");
         let mut house = house;
         house.up = Some(house.spawn_up());
@@ -209,6 +211,11 @@ impl House {
     pub fn running_versions(&self) -> std::collections::BTreeSet<i64> {
         let orders = self.folder.path().join("orders");
         processes(|words| words.get(1) == Some(&b"demo-service".as_slice()) && words.contains(&orders.as_os_str().as_encoded_bytes()))
+    }
+
+    /// How a version behaves from now on; see the testbed's service.
+    pub fn behaves(&self, version: &str, how: &str) {
+        std::fs::write(self.folder.path().join("behaviour").join(version), how).expect("written");
     }
 
     pub fn pids(&self) -> Vec<i64> {

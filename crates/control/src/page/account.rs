@@ -87,7 +87,9 @@ fn blue_green(service: &Service, release: &Release) -> Account {
             ("run", running("starting"), format!("{candidate} starts. Nobody gets it yet."), vec![nothing, next, worse])
         }
         "gating" => {
-            let next = ("What happens next", "When every gate has passed, all traffic switches at once.".to_owned());
+            let first = release.steps.first().map(|step| words::weight(step.weight));
+            let then = first.map_or("all traffic switches at once".to_owned(), |weight| format!("it gets {weight} of the traffic"));
+            let next = ("What happens next", format!("When every gate has passed, {then}."));
             let worse = ("If a gate fails", format!("It is stopped. {stable} serves on."));
             ("run", running("gates run"), format!("{candidate} is healthy; its gates run. Nobody gets it yet."), vec![nothing, next, worse])
         }
@@ -122,7 +124,8 @@ fn blue_green(service: &Service, release: &Release) -> Account {
 fn canary(service: &Service, release: &Release) -> Account {
     let weight = words::weight(release.candidate_weight());
     let stable = stable(release);
-    if ["starting", "gating", "returning", "retiring"].contains(&release.state.as_str()) {
+    let at_no_step = ["starting", "gating", "awaiting_promotion", "switching", "draining", "watching", "returning", "retiring"];
+    if at_no_step.contains(&release.state.as_str()) {
         return blue_green(service, release);
     }
     let running = badge("run", "run", format!("canary, {weight}"));
@@ -135,7 +138,7 @@ fn canary(service: &Service, release: &Release) -> Account {
     let next_step = release.step.and_then(|step| release.steps.get(step + 1)).map(|step| words::weight(step.weight));
     let to_do = match (&release.paused, &release.waits) {
         (Some(_), _) => "Resume it when you have seen enough.".to_owned(),
-        (None, Some(waits)) => format!("It waits {waits}."),
+        (None, Some(waits)) => format!("Decide: it waits for {waits}."),
         (None, None) => "Nothing.".to_owned(),
     };
     let next = match (&release.paused, &release.analysis) {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use engine::{Command, Rejected};
+use model::ServiceName;
 use serde::Deserialize;
 
 use super::seen::{Service, Status};
@@ -46,15 +47,6 @@ impl Action {
     pub(crate) fn path(self) -> &'static str {
         PATHS.iter().find(|(action, _)| *action == self).map_or("", |(_, path)| path)
     }
-
-    /// Why nothing can be done about it in this version.
-    pub(crate) fn not_yet(self) -> Option<&'static str> {
-        match self {
-            Self::Pause | Self::Unpause => Some("this changeover cannot pause a release yet"),
-            Self::PromoteFully => Some("this changeover cannot skip steps yet"),
-            _ => None,
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -69,14 +61,20 @@ pub(crate) struct Form {
     to: Option<String>,
 }
 
-/// What the engine is asked.
-fn command(action: Action, service: &str, who: String, why: Option<String>, to: Option<&str>) -> Result<Command, Rejected> {
-    let service = service_name(service)?;
-    if let Some(not_yet) = action.not_yet() {
-        return Err(rejected("conflict", not_yet, None));
-    }
+/// What the engine is asked. `step` is the one that the reader saw: the engine compares once more.
+fn command(
+    action: Action,
+    service: ServiceName,
+    who: String,
+    why: Option<String>,
+    to: Option<&str>,
+    step: Option<usize>,
+) -> Result<Command, Rejected> {
     Ok(match action {
-        Action::Promote | Action::PromoteFully => Command::Promote { service, who },
+        Action::Promote => Command::Promote { service, who, full: false, step, why },
+        Action::PromoteFully => Command::Promote { service, who, full: true, step, why },
+        Action::Pause => Command::Pause { service, who, why },
+        Action::Unpause => Command::Unpause { service, who },
         Action::Abort => {
             let reason = why.map(|why| format!("aborted by {who}: {why}"));
             Command::Abort { service, force: false, who, reason }
@@ -84,7 +82,6 @@ fn command(action: Action, service: &str, who: String, why: Option<String>, to: 
         Action::Rollback => Command::Rollback { service, to: to.map(version).transpose()?, force: false, who },
         Action::Retry => Command::Retry { service, who },
         Action::Resume => Command::Resume { who },
-        Action::Pause | Action::Unpause => unreachable!("refused above"),
     })
 }
 
@@ -117,7 +114,7 @@ pub(crate) async fn act(
 
 async fn carry_out(house: &House, caller: &Caller, action: Action, name: &str, form: Form) -> Result<String, Rejected> {
     let engine = &house.room.counter.engine;
-    service_name(name)?;
+    let id = service_name(name)?;
     let now = Status::read(&engine.ask(Command::Status).await?);
     let service = now.service(name).ok_or_else(|| rejected("not_found", format!("there is no service `{name}`"), None))?;
     let is = service.release.as_ref().map_or(String::new(), |release| release.expectation());
@@ -128,8 +125,10 @@ async fn carry_out(house: &House, caller: &Caller, action: Action, name: &str, f
     let why: Option<String> =
         Some(why.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect()).filter(|why: &String| !why.is_empty());
     let to = form.to.as_deref().filter(|to| !to.is_empty());
+    // People count from 1.
+    let step = service.release.as_ref().and_then(|release| release.step).map(|step| step + 1);
     let began = Instant::now();
-    let answer = engine.ask(command(action, name, caller.who(None), why, to)?).await?;
+    let answer = engine.ask(command(action, id, caller.who(None), why, to, step)?).await?;
     let took = words::ms(Some(began.elapsed().as_secs_f64() * 1_000.0));
     let serves = answer["to"].as_str().map(|to| format!(" {to} serves everyone.")).unwrap_or_default();
     Ok(match action {

@@ -48,10 +48,7 @@ pub(crate) struct Actions {
 /// What is offered for the release that `service` has now.
 pub(crate) fn of(service: &Service, may_act: bool) -> Actions {
     let mut actions = Actions::default();
-    let not = |action: Action| {
-        let scope = (!may_act).then(|| "this token has the scope read".to_owned());
-        scope.or_else(|| action.not_yet().map(str::to_owned))
-    };
+    let not = |_: Action| (!may_act).then(|| "this token has the scope read".to_owned());
     if let Some(release) = service.running() {
         running(&mut actions, service, release, &not);
     } else if let Some(release) = &service.release {

@@ -330,7 +330,7 @@ fn steps(release: &Release, events: &[Happening], now_ms: u64) -> Option<Steps> 
 
 fn canary_steps(release: &Release, started: &str) -> Steps {
     let outcome = release.ending.as_ref().map(|it| it.outcome.as_str());
-    let now = release.step.unwrap_or_default();
+    let now = release.at_step();
     let steps = release
         .steps
         .iter()
@@ -589,7 +589,7 @@ pub(crate) async fn finished(State(house): State<House>, caller: Caller, Segment
     };
     let mut release = Release::read_stored(stored);
     if release.analysis.is_none() {
-        let stored = reads::analysis_of(&house.room, &name, number).await;
+        let stored = reads::last_look(&house.room, &name, number).await;
         release.analysis = stored.and_then(|it| serde_json::from_value(it).ok());
     }
     let gone = Service { service: name.clone(), ..Service::default() };

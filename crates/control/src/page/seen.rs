@@ -118,6 +118,7 @@ seen! {
         bad: Option<u64>,
     }
     Analysis {
+        step: Option<usize>,
         verdict: String,
         reason: String,
         action: String,
@@ -179,10 +180,21 @@ impl Release {
 
     /// Parts per 10,000 of the traffic.
     pub(crate) fn candidate_weight(&self) -> u32 {
-        if self.is_canary() {
-            return self.weight.unwrap_or_default();
+        if let Some(weight) = self.weight {
+            return weight;
         }
+        // A stored one has its state only.
         if ["switching", "draining", "watching"].contains(&self.state.as_str()) { 10_000 } else { 0 }
+    }
+
+    /// The step that it is at, or was at when it ended.
+    pub(crate) fn at_step(&self) -> usize {
+        let last = self.steps.len().saturating_sub(1);
+        let looked = self.analysis.as_ref().and_then(|analysis| analysis.step);
+        match self.step {
+            None if self.candidate_weight() >= 10_000 => last,
+            step => step.or(looked).unwrap_or_default(),
+        }
     }
 
     /// What a form was filled in for: when it is no longer so, nothing is done.

@@ -140,6 +140,8 @@ pub fn routing(arms: &[(&str, u16)], versions: &[(&str, &[SocketAddr])]) -> Serv
                 targets: addresses.iter().map(|address| target(name, address)).collect(),
             })
             .collect(),
+        draw: None,
+        stale_cookie: None,
         previews: Vec::<Preview>::new(),
         response_header_timeout_ms: 5_000,
         stream_idle_timeout_ms: 5_000,

@@ -122,6 +122,10 @@ impl Client {
     }
 
     fn note(&self, answer: &Answer, started: Instant, id: Option<String>) -> Result<(), String> {
+        if let Some(version) = answer.version.as_deref().filter(|_| answer.status.is_server_error()) {
+            self.ledger.failed(version);
+            return Ok(());
+        }
         if answer.status.is_server_error() {
             return Err(format!("status {}", answer.status));
         }

@@ -12,8 +12,10 @@ const ERRORS_MAX: usize = 10;
 pub struct Tally {
     /// Requests that have ended, one way or the other.
     pub requests: u64,
-    /// Any error, reset, truncated body or status of 500 and more.
+    /// Any error, reset, truncated body, or status of 500 and more that no version gave.
     pub lost: u64,
+    /// Answers of 500 and more that a version gave itself, by its `x-version`.
+    pub failed_by_version: BTreeMap<String, u64>,
     /// Complete answers by the `x-version` they carried.
     pub by_version: BTreeMap<String, u64>,
     /// Connections that the peer closed in order, while idle or by `connection: close` or GOAWAY.
@@ -49,6 +51,12 @@ impl Ledger {
         if let Some(version) = version {
             entries.note_version(version, started);
         }
+    }
+
+    pub(crate) fn failed(&self, version: &str) {
+        let tally = &mut self.entries().tally;
+        tally.requests += 1;
+        *tally.failed_by_version.entry(version.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn lost(&self, error: String) {

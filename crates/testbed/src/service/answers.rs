@@ -12,6 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 
+use super::behaviour::Fate;
 use super::{State, upgrade};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -29,6 +30,13 @@ pub(crate) async fn answer(state: Rc<State>, request: Request<Incoming>) -> Resu
 }
 
 async fn route(state: &State, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    if let (Some(behaves), "/") = (&state.behaves, request.uri().path()) {
+        match behaves.fate().await {
+            Fate::Answers => {}
+            Fate::Fails => return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, "failed as it does")),
+            Fate::Hangs => std::future::pending().await,
+        }
+    }
     let query = request.uri().query().unwrap_or_default().to_owned();
     Ok(match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => text(StatusCode::OK, format!("hello from {}", state.version)),
