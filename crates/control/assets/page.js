@@ -149,6 +149,7 @@
       const options = {
         width: Math.max(box.clientWidth, 200),
         height: 178,
+        padding: [8, 30, 0, 0],
         legend: { show: false },
         cursor: { show: false },
         scales: {

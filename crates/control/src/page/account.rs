@@ -155,7 +155,13 @@ fn canary(service: &Service, release: &Release) -> Account {
     };
     let worse = format!("Back to {stable} by itself, {}.", switch_takes(service));
     let answers = vec![("What you need to do", to_do), ("What happens next", next), ("If it gets worse", worse)];
-    let say = release.analysis.as_ref().map_or_else(|| format!("{weight} of the traffic. Nothing is compared."), |it| verdict(it, &weight));
+    let say = release.analysis.as_ref().map_or_else(
+        || match &release.unjudged {
+            Some(reason) => format!("{weight} of the traffic. Nothing is compared: {}", sentence(reason)),
+            None => format!("{weight} of the traffic. Nothing is compared."),
+        },
+        |it| verdict(it, &weight),
+    );
     Account { class, badge, say, answers }
 }
 
@@ -208,8 +214,13 @@ fn forecast(analysis: &Analysis) -> Option<String> {
     longest.is_finite().then(|| words::span(longest.max(1.0) as u64))
 }
 
-/// `errors` as `Errors`, `latency_p99` as `Latency p99`.
+/// `errors` as `Errors`, `p99` as `Latency p99`.
 pub(crate) fn name(metric: &Metric) -> String {
+    let is_quantile =
+        metric.name.strip_prefix('p').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit()));
+    if is_quantile {
+        return format!("Latency {}", metric.name);
+    }
     sentence(&metric.name.replace('_', " ")).trim_end_matches('.').to_owned()
 }
 
@@ -250,7 +261,7 @@ fn ended(service: &Service, release: &Release, outcome: &str, reason: &str) -> A
                 "bad",
                 badge("bad", "back", "rolled back"),
                 say,
-                ("What you need to do", "Nothing tonight. Fix it, then deploy a new version.".to_owned()),
+                ("What you need to do", format!("Nothing tonight. Fix it, then deploy a new version.{}", kept(service, candidate))),
             )
         }
         "aborted" => ("", badge("", "off", "aborted"), format!("Aborted: {}", lower(&reason)), nothing("")),
@@ -274,6 +285,12 @@ fn ended(service: &Service, release: &Release, outcome: &str, reason: &str) -> A
         answers.push(back);
     }
     Account { class, badge, say, answers }
+}
+
+/// For how long a version that was taken back can still be looked at.
+fn kept(service: &Service, version: &str) -> String {
+    let kept = service.kept.as_ref().filter(|kept| kept.version == version && kept.left_ms > 0);
+    kept.map_or(String::new(), |kept| format!(" `{version}` stays up for {} more, to be looked at.", words::span(kept.left_ms / 1_000)))
 }
 
 /// What a rollback would do, and how long it would take, as far as that was measured.

@@ -49,6 +49,7 @@ seen! {
         rollback: Rollback,
         paused: Value,
         queued: Option<Queued>,
+        kept: Option<Kept>,
         last_switch_us: Option<f64>,
         confirmed: Vec<String>,
         rejected: Vec<String>,
@@ -58,6 +59,11 @@ seen! {
         address: String,
         healthy: bool,
         last_answer: String,
+    }
+    /// A version that was taken back and still runs.
+    Kept {
+        version: String,
+        left_ms: u64,
     }
     Queued {
         number: u64,
@@ -90,6 +96,8 @@ seen! {
         step_age_ms: Option<u64>,
         paused: Option<Paused>,
         waits: Option<String>,
+        /// Why nothing is compared, as the file says.
+        unjudged: Option<String>,
         versions: Vec<Version>,
         analysis: Option<Analysis>,
         /// Only of a stored one.
