@@ -11,11 +11,13 @@ use crate::problems::Problems;
 use crate::service::{TIMEOUT_MIN_MS, time};
 use crate::strategy::{common, gates};
 use crate::table::{Table, suggest};
-use crate::values::{choice, duration, list, number, percent, real, share, text};
+use crate::values::{choice, duration, list, number, percent, percentage, real, share, text};
 
 const STEPS: [Weight; 4] = [100, 500, 2_000, WEIGHT_SUM];
 /// Weight changes that are closer would share a second between three epochs.
 const DWELL_MIN_MS: u64 = 2_000;
+/// Ten times as slow.
+const SLOWER_MAX: f64 = 900.0;
 /// What a client does for so long after its first request tells how it fares.
 const STICKY_WINDOW_MS: u64 = 60_000;
 /// Whatever the step, the judge's cells cover this much.
@@ -162,6 +164,10 @@ fn judged(mut table: Table<'_>, problems: &mut Problems) -> Option<Judging> {
     if let (Some(node), Some(TIMEOUT_BAD_MAX_MS..)) = (timeout_bad, timeout_bad_ms.map(|ms| ms.saturating_sub(1))) {
         problems.add(&node.at, "`timeout_bad` must be at most 1h", Some("each step waits for it".to_owned()));
     }
+    let mut tolerate = table.take_table("tolerate", problems)?;
+    let errors = tolerate.take("errors").map_or(Some(0.000_2), |node| share(node, "`errors`", problems));
+    let slower = tolerate.take("slower").map_or(Some(0.09), |node| percentage(node, "`slower`", SLOWER_MAX, problems));
+    tolerate.finish(problems);
     let mut of_all = |field: &'static str, default: f64, problems: &mut Problems| {
         let Some(node) = table.take(field) else { return Some(default) };
         let budget = share(node, &format!("`{field}`"), problems)?;
@@ -184,6 +190,8 @@ fn judged(mut table: Table<'_>, problems: &mut Problems) -> Option<Judging> {
     Some(Judging {
         warm_up_ms: warm_up_ms?,
         timeout_bad_ms: timeout_bad_ms?,
+        more_errors: errors?,
+        slower: slower?,
         budget: budget?,
         latency_budget: latency_budget?,
         expired: expired?,

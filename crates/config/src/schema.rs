@@ -288,6 +288,8 @@ struct Analysis {
     /// No comparison: the reason why.
     #[schemars(length(min = 1))]
     none: Option<String>,
+    /// What is not yet worse.
+    tolerate: Option<Tolerate>,
     /// Default: 30s.
     warm_up: Option<Duration>,
     /// A request without an answer for so long has failed. Default: 30s.
@@ -303,6 +305,15 @@ struct Analysis {
     metrics: Option<Vec<Metric>>,
     /// `assumed`, `required`, or how much more failures vary than independent ones. Default: assumed.
     independence: Option<Variable>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Tolerate {
+    /// So many more of the candidate's requests may fail, beside a tenth more than stable's share. Default: 0.02%.
+    errors: Option<Percent>,
+    /// So much slower its p50, p95 and p99 may be. Default: 9%.
+    slower: Option<Percent>,
 }
 
 #[derive(JsonSchema)]

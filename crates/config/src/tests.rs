@@ -187,6 +187,7 @@ services:
         keep: 1h
         sticky: { header: X-User, window: 30s }
         analysis:
+          tolerate: { errors: 0.1%, slower: 50% }
           warm_up: 10s
           timeout_bad: 15s
           budget: 0.05%

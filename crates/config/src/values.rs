@@ -105,12 +105,17 @@ pub(crate) fn percent(node: &Node, what: &str, problems: &mut Problems) -> Optio
 
 /// A share of 0 to 1, to any precision.
 pub(crate) fn share(node: &Node, what: &str, problems: &mut Problems) -> Option<f64> {
+    percentage(node, what, 100.0, problems)
+}
+
+/// `0.5%` is 0.005.
+pub(crate) fn percentage(node: &Node, what: &str, max: f64, problems: &mut Problems) -> Option<f64> {
     parsed(node, what, problems, |text| {
-        let expected = || "a share such as `0.1%`".to_owned();
+        let expected = || format!("a share such as `0.1%`, at most {max}%");
         let Some(number) = text.strip_suffix('%').map(str::trim_end) else {
             return Err((expected(), text.parse::<f64>().is_ok().then(|| format!("say `{text}%`"))));
         };
-        let share = number.parse::<f64>().ok().filter(|share| (0.0..=100.0).contains(share));
+        let share = number.parse::<f64>().ok().filter(|share| (0.0..=max).contains(share));
         share.map(|share| share / 100.0).ok_or_else(|| (expected(), None))
     })
 }

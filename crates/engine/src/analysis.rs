@@ -105,12 +105,16 @@ impl Analysis {
         let stable = release.stable.clone()?;
         let frozen = QUANTILES.map(|(_, quantile)| judge::threshold_bucket(heads, quantile));
         let timeout_bad = judging.timeout_bad_ms.div_ceil(1_000);
-        let slowest = frozen.iter().flatten().map(|bucket| closing(*bucket)[1].candidate).max().unwrap_or(0);
+        let shifts = shifts(judging.slower);
+        let slowest = frozen.iter().flatten().map(|bucket| closing(*bucket, shifts)[1].candidate).max().unwrap_or(0);
         let canary = release.settings.canary.as_ref()?;
         let is_sticky = canary.sticky.is_some();
         // A client's last request of its window may take its whole time.
         let window_s = if is_sticky { canary.sticky_window_ms.div_ceil(1_000) } else { 0 };
         let plan = Plan {
+            tol_abs: judging.more_errors,
+            lat_shift_worse: shifts[0],
+            lat_shift_better: shifts[1],
             budget: judging.budget,
             lat_budget: judging.latency_budget,
             warm_up: judging.warm_up_ms.div_ceil(1_000),
@@ -149,7 +153,7 @@ impl Analysis {
             part: PART_LATENCY * rest,
             phi: latency_phi,
             sets: [1 + 2 * index, 2 + 2 * index],
-            closing: frozen[index].filter(|_| !is_sticky).map_or([at_timeout; 2], closing),
+            closing: frozen[index].filter(|_| !is_sticky).map_or([at_timeout; 2], |bucket| closing(bucket, shifts)),
             since: frozen[index].map(|_| 1),
         };
         let metrics = std::iter::once(errors).chain(QUANTILES.iter().enumerate().map(latency)).collect();
@@ -199,19 +203,25 @@ impl Analysis {
         self.told.clear();
     }
 
-    /// Freezes thresholds that are not yet, from what stable has shown by now.
-    pub(crate) fn join(&mut self, heads: &BTreeMap<usize, u64>) {
+    pub(crate) fn knows_all_thresholds(&self) -> bool {
+        self.frozen.iter().all(Option::is_some)
+    }
+
+    /// Freezes thresholds that are not yet, from what stable has shown by now; true when there are new ones.
+    pub(crate) fn join(&mut self, heads: &BTreeMap<usize, u64>) -> bool {
+        let before = self.frozen;
         for (index, (name, quantile)) in QUANTILES.iter().enumerate().filter(|(index, _)| self.frozen[*index].is_none()).collect::<Vec<_>>()
         {
             let Some(bucket) = judge::threshold_bucket(heads, *quantile) else { continue };
             let whole = Closing { candidate: self.scales.plan().closing, stable: self.scales.plan().closing };
-            let ages = if self.scales.is_of_cohorts() { [whole; 2] } else { closing(bucket) };
+            let ages = if self.scales.is_of_cohorts() { [whole; 2] } else { closing(bucket, shifts(self.judging.slower)) };
             // The ring of cells is as long as it is.
             if ages[1].candidate <= self.scales.plan().closing {
                 self.frozen[index] = Some(bucket);
                 self.scales.join(name, ages);
             }
         }
+        self.frozen != before
     }
 
     /// What the data plane counts in the open epoch.
@@ -219,7 +229,7 @@ impl Analysis {
         let plan = self.scales.plan();
         let thresholds =
             self.frozen.iter().enumerate().filter_map(|(index, bucket)| Some((index, (*bucket)?))).flat_map(|(index, bucket)| {
-                let sides = [(1 + 2 * index, SHIFT_WORSE), (2 + 2 * index, SHIFT_BETTER)];
+                let sides = [(1 + 2 * index, plan.lat_shift_worse), (2 + 2 * index, plan.lat_shift_better)];
                 sides.map(|(set, shift)| Threshold {
                     set,
                     candidate_ns: latency_edge_ns(bucket + shift),
@@ -482,13 +492,16 @@ impl Analysis {
     }
 }
 
-const SHIFT_WORSE: usize = 2;
-const SHIFT_BETTER: usize = 4;
+/// Buckets between stable's threshold and the candidate's, for worse and for better: 16 an octave, and two more to be let on.
+fn shifts(slower: f64) -> [usize; 2] {
+    let worse = (16.0 * (1.0 + slower).log2()).round().max(1.0) as usize;
+    [worse, worse + 2]
+}
 
 /// Ages at which the sets of a latency metric close, in seconds.
-fn closing(bucket: usize) -> [Closing; 2] {
+fn closing(bucket: usize, shifts: [usize; 2]) -> [Closing; 2] {
     let s = |bucket: usize| latency_edge_ns(bucket).div_ceil(1_000_000_000);
-    [SHIFT_WORSE, SHIFT_BETTER].map(|shift| Closing { candidate: s(bucket + shift), stable: s(bucket) })
+    shifts.map(|shift| Closing { candidate: s(bucket + shift), stable: s(bucket) })
 }
 
 fn sums(epochs: &[judge::Epoch]) -> (UnitsSeen, UnitsSeen) {

@@ -100,9 +100,11 @@ impl Caretaker {
         }
         let mut said = analysis.said(&outcome, wall_ms(), recent);
         self.note_circumstances(&analysis, &mut said, now_s);
-        let opened = analysis.scales.is_due(now_s);
+        let is_due = analysis.scales.is_due(now_s);
+        // A metric counts from the next epoch on; an epoch more does no harm to the bounds, as long as no outcome opens it.
+        let may_join = !analysis.knows_all_thresholds() && analysis.scales.may_open(now_s);
+        let opened = (is_due || may_join) && analysis.join(&self.data_plane.heads(name, &analysis.stable)) || is_due;
         if opened {
-            analysis.join(&self.data_plane.heads(name, &analysis.stable));
             analysis.scales.open_next(now_s);
         }
         if let Err(error) = self.keep_look(name, &mut analysis, said.clone()).await {

@@ -205,6 +205,12 @@ impl Scales {
         age >= stretch.opened_at_age + length
     }
 
+    /// An epoch may be opened before it is due: not during a warm-up, and no three in a second.
+    pub fn may_open(&self, now: u64) -> bool {
+        let (Some(stretch), Some(age)) = (self.stretches.last(), self.step_age(now)) else { return false };
+        !stretch.warm && age >= stretch.opened_at_age + 2
+    }
+
     /// Opens the next epoch of this step; returns its number.
     pub fn open_next(&mut self, now: u64) -> u32 {
         let share = self.stretches.last().map_or(Share { parts: 1, of: 2 }, |stretch| stretch.share);

@@ -164,6 +164,10 @@ pub struct Judging {
     pub warm_up_ms: u64,
     /// A request without an answer at this age has failed.
     pub timeout_bad_ms: u64,
+    /// So many more of the candidate's requests may fail, beside a tenth more than stable's share, before it is worse.
+    pub more_errors: f64,
+    /// So much slower than stable's the candidate's quantiles may be before it is worse; 0.09 is 9 %.
+    pub slower: f64,
     /// So much of all traffic may fail additionally at the next step.
     pub budget: f64,
     /// So much of all traffic may be slower at the next step.

@@ -39,6 +39,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("chromium", "chromium"),
     ("chromium", "fonts-dejavu-core"),
+    ("prometheus", "prometheus"),
 ];
 
 /// Nothing is installed where nothing is missing. Without root or apt it says what will fail.
