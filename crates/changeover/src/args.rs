@@ -147,6 +147,8 @@ pub(crate) enum Verb {
     Events(Events),
     /// A version's output
     Logs(Logs),
+    /// Make a token for the page and the API over TCP
+    Token(Token),
     /// Counts in Prometheus' text format
     Metrics,
     /// Print a completion script for a shell
@@ -251,6 +253,16 @@ pub(crate) struct Events {
     pub(crate) follow: bool,
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Token {
+    /// What it allows: look, or also act
+    #[arg(long, default_value = "act", value_parser = ["read", "act"])]
+    pub(crate) scope: String,
+    /// Who acts with it, for the history [default: your user name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(clap::Args)]

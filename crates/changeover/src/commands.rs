@@ -12,4 +12,5 @@ pub(crate) mod logs;
 pub(crate) mod rollback;
 pub(crate) mod simple;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod up;

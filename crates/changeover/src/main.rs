@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         Verb::History { service, json } => commands::history::run(&place, service.as_deref(), json),
         Verb::Events(events) => commands::events::run(&place, &events),
         Verb::Logs(logs) => commands::logs::run(&place, &logs),
+        Verb::Token(token) => commands::token::run(&place, &token),
         Verb::Metrics => commands::simple::metrics(&place),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut <Args as clap::CommandFactory>::command(), "changeover", &mut std::io::stdout());

@@ -32,6 +32,7 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
     let corridor =
         proxy::Proxy::start(proxy::Config { threads, access_log, black_box: Some(black_box) }).context("cannot start the data plane")?;
     let link = Link::meet(&place.state_dir).context("cannot talk to the keeper")?;
+    let mut api = desired.as_ref().and_then(|desired| desired.api.clone());
     let config = engine::Config {
         state_dir: place.state_dir.clone(),
         folder: place.file.parent().map(std::path::Path::to_path_buf).unwrap_or_default(),
@@ -43,12 +44,19 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
     let (engine, task) = engine::start(config, Arc::new(data_plane), Arc::new(link.clone()))
         .await
         .with_context(|| format!("cannot open the state in {}", place.state_dir.display()))?;
+    if succeeds {
+        let applied = engine.store().values("desired").await;
+        let applied = applied.first().and_then(|(_, text)| serde_json::from_str::<model::Desired>(text).ok());
+        api = applied.and_then(|desired| desired.api);
+    }
     link.listen(engine.clone());
     let metrics = corridor.clone();
     let counter = control::Counter {
         engine,
         parse: Box::new(|text, path| config::parse(text, path).map_err(|rejected| rejected.to_string())),
         metrics: Box::new(move || metrics.metrics()),
+        api,
+        state_dir: place.state_dir.clone(),
     };
     let socket = control::bind(&place.socket()).with_context(|| format!("cannot serve {}", place.socket().display()))?;
     link.ready();

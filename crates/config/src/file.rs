@@ -1,4 +1,4 @@
-//! The top of the file: listeners, ports, access log, services; and what must hold between services.
+//! The top of the file: listeners, ports, access log, API, services; and what must hold between services.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use model::{AccessLog, AccessLogFormat, AccessLogScope, Desired, Listener, ListenerName, PortRange, ServiceName};
 
+use crate::api;
 use crate::node::{At, Kind, Node};
 use crate::problems::Problems;
 use crate::service::{self, House};
@@ -23,8 +24,10 @@ pub(crate) fn desired(root: &Node, folder: &Path, problems: &mut Problems) -> Op
     let access_log = access_log(&mut table, problems);
     let house = House { listeners: listeners.as_ref(), folder };
     let services = table.take("services").map_or(Some(BTreeMap::new()), |node| services(node, &house, problems));
+    let taken = api::Taken { listeners: listeners.as_ref(), ports };
+    let api = table.take("api").map_or(Some(None), |node| api::api(node, folder, &taken, socket_address, problems).map(Some));
     table.finish(problems);
-    Some(Desired { listeners: listeners?, services: services?, ports: ports?, access_log: access_log? })
+    Some(Desired { listeners: listeners?, services: services?, ports: ports?, access_log: access_log?, api: api? })
 }
 
 fn listeners(table: &mut Table<'_>, problems: &mut Problems) -> Option<BTreeMap<ListenerName, Listener>> {

@@ -3,6 +3,7 @@
 //! **Invariant**: what `parse` returns is valid; nobody checks it again. Text never panics it.
 //! Not here: reading files, the clock, the network. The YAML library is named in `node.rs` only.
 
+mod api;
 mod canary;
 mod command;
 mod file;

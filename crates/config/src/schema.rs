@@ -21,6 +21,7 @@ struct File {
     #[schemars(regex(pattern = r"^[0-9]+ *- *[0-9]+$"))]
     ports: Option<String>,
     access_log: Option<AccessLog>,
+    api: Option<Api>,
     services: Option<BTreeMap<String, Service>>,
 }
 
@@ -35,6 +36,25 @@ enum Listener {
 #[schemars(deny_unknown_fields)]
 struct ListenerSettings {
     address: String,
+}
+
+/// The API and the page over TCP; every request needs a token. Default: neither.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Api {
+    Address(String),
+    Settings(ApiSettings),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ApiSettings {
+    /// Such as 127.0.0.1:9180.
+    listen: String,
+    /// A file that only its owner may read, made by `changeover token`. Default: `tokens` in the state directory.
+    tokens: Option<String>,
+    /// Names under which browsers reach it, besides its address and localhost.
+    hosts: Option<Vec<String>>,
 }
 
 /// Which requests are logged, and how.

@@ -11,6 +11,7 @@ const FULL: &str = r#"
 listeners: { main: 127.0.0.1:8080, admin: { address: "[::1]:8081" } }
 ports: 21000-21999
 access_log: { requests: all, format: common }
+api: { listen: 127.0.0.1:9180, tokens: ./tokens, hosts: [Changeover.example.com] }
 services:
   web:
     routes: [ { listener: main, host: "*.Example.com", path: /api/ } ]
@@ -62,6 +63,11 @@ fn everything_is_read() {
     let web = desired.services.values().next().unwrap();
     assert_eq!(web.routes[0].host, HostPattern::Suffix(".example.com".to_owned()));
     assert_eq!(web.routes[0].path, "/api");
+    let api = desired.api.expect("an api");
+    assert_eq!(
+        (api.tokens.as_deref(), api.hosts.as_slice()),
+        (Some(Path::new("/srv/./tokens")), ["changeover.example.com".to_owned()].as_slice())
+    );
     assert_eq!((web.strategy.watch_errors_max, web.strategy.gates.len(), web.run.targets), (50, 3, 2));
     let Runtime::Process { env, cwd, stop_grace_ms, .. } = &web.run.runtime else { panic!("a process") };
     assert_eq!((cwd.as_path(), *stop_grace_ms), (Path::new("/srv/sub"), 90_000));
@@ -216,6 +222,24 @@ fn a_canary_is_read() {
         };
         assert!(schema.contains(&format!("\"{field}\": {{")) || field.starts_with('p'), "{field}");
     }
+}
+
+#[test]
+fn mistakes_in_api_have_their_message() {
+    let check = |api: &str, expect: &str| check_file(&format!("listeners: {{ main: 127.0.0.1:80 }}\napi: {api}"), expect);
+    check("127.0.0.1:80", "2:6 `api` has the address of listener `main` | clients come there; choose another port, such as 9180");
+    check("127.0.0.1:21005", "2:6 `api` has a port of `ports` (21000-21999) | choose one outside, such as 9180");
+    check("9180", "2:6 `api` must be an IP address and a port, found `9180` | say `127.0.0.1:9180`");
+    check("{ tokens: x }", "2:6 missing field `listen` in `api` | such as `listen: 127.0.0.1:9180`");
+    check("{ listen: 127.0.0.1:9180, token: x }", "2:32 unknown field `token` in `api` | did you mean `tokens`?");
+    check(
+        "{ listen: 127.0.0.1:9180, tokens: act ana 0123 }",
+        "2:40 `tokens` must be the path of a file | write the tokens into a file (`changeover token` does), and its path here",
+    );
+    check(
+        "{ listen: 127.0.0.1:9180, hosts: ['page.test:443'] }",
+        "2:40 a name of `hosts` must be a host, found `page.test:443` | leave the port out: `page.test`",
+    );
 }
 
 #[test]

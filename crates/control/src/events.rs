@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use engine::Happening;
@@ -11,13 +11,18 @@ use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::broadcast;
 
-use crate::Counter;
+use crate::Room;
+use crate::answers::{Problems, Questions};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// Only those after this number.
     #[serde(default)]
     since: u64,
     service: Option<String>,
+    /// Go on as they happen.
     #[serde(default)]
     follow: bool,
 }
@@ -26,7 +31,7 @@ pub(crate) struct Wanted {
 const PAGE_EVENTS: usize = 1_000;
 
 struct Following {
-    counter: Arc<Counter>,
+    room: Arc<Room>,
     old: std::vec::IntoIter<Happening>,
     /// The page before was full.
     may_have_more: bool,
@@ -35,10 +40,13 @@ struct Following {
     service: Option<String>,
 }
 
-pub(crate) async fn events(State(counter): State<Arc<Counter>>, Query(wanted): Query<Wanted>) -> Response {
-    let new = wanted.follow.then(|| counter.engine.subscribe());
-    let following =
-        Following { counter, old: Vec::new().into_iter(), may_have_more: true, new, last: wanted.since, service: wanted.service };
+/// What happened, an object a line: the old ones, then, when followed, the new ones as they come.
+#[utoipa::path(get, path = "/v1/events", tag = "changeover", params(Wanted),
+    responses((status = 200, description = "`{seq, at_ms, service, release, kind, text}`, a line each", body = String,
+        content_type = "application/x-ndjson"), Problems))]
+pub(crate) async fn events(State(room): State<Arc<Room>>, Questions(wanted): Questions<Wanted>) -> Response {
+    let new = wanted.follow.then(|| room.counter.engine.subscribe());
+    let following = Following { room, old: Vec::new().into_iter(), may_have_more: true, new, last: wanted.since, service: wanted.service };
     let lines = stream::unfold(following, |mut following| async move {
         let happening = following.next().await?;
         following.last = happening.seq;
@@ -52,7 +60,7 @@ pub(crate) async fn events(State(counter): State<Arc<Counter>>, Query(wanted): Q
 impl Following {
     async fn next(&mut self) -> Option<Happening> {
         if self.old.len() == 0 && self.may_have_more {
-            let page = self.counter.engine.store().happenings(self.last, self.service.clone(), PAGE_EVENTS).await;
+            let page = self.room.counter.engine.store().happenings(self.last, self.service.clone(), PAGE_EVENTS).await;
             self.may_have_more = page.len() == PAGE_EVENTS;
             self.old = page.into_iter();
         }

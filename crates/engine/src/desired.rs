@@ -20,6 +20,12 @@ pub(crate) fn plan(now: &Desired, next: &Desired) -> Vec<String> {
     if now.access_log != next.access_log {
         lines.push("~ access_log (from the next start of `up` on)".to_owned());
     }
+    match (&now.api, &next.api) {
+        (old, new) if old == new => {}
+        (None, Some(api)) => lines.push(format!("+ api on {}", api.listen)),
+        (_, Some(api)) => lines.push(format!("~ api on {} (at once)", api.listen)),
+        (_, None) => lines.push("- api".to_owned()),
+    }
     for (name, service) in &next.services {
         match now.services.get(name) {
             None => lines.push(format!("+ service {name}")),

@@ -138,6 +138,7 @@ pub async fn start(
         services: BTreeMap::new(),
         ports: model::PortRange { first: 21_000, last: 21_999 },
         access_log: model::AccessLog { scope: model::AccessLogScope::Failed, format: model::AccessLogFormat::Json },
+        api: None,
     });
     let services: BTreeMap<ServiceName, Service> = stored("service/")
         .iter()

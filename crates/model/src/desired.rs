@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ListenerName, Route, ServiceName, StickyBy, Weight};
+use crate::{Api, ListenerName, Route, ServiceName, StickyBy, Weight};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Desired {
@@ -15,6 +15,9 @@ pub struct Desired {
     /// Where `{port}` of processes comes from; outside the kernel's ephemeral range.
     pub ports: PortRange,
     pub access_log: AccessLog,
+    /// No TCP when absent.
+    #[serde(default)]
+    pub api: Option<Api>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

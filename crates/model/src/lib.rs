@@ -2,11 +2,13 @@
 //!
 //! Plain data, serialisable, no IO, no clock, no randomness. Everybody knows this room; it knows nobody.
 
+mod api;
 mod desired;
 mod name;
 mod share;
 mod snapshot;
 
+pub use api::Api;
 pub use desired::{
     AccessLog, AccessLogFormat, AccessLogScope, Analysis, Canary, Desired, Expired, Gate, GateKind, GuardMetric, GuardRail, Health,
     HostPattern, Independence, Judging, Listener, PortRange, Promotion, Run, Runtime, Service, Signal, Source, Step, Strategy, UserMetric,

@@ -37,6 +37,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("fsfreeze", "util-linux"),
     ("unshare", "util-linux"),
     ("mount", "mount"),
+    ("chromium", "chromium"),
+    ("chromium", "fonts-dejavu-core"),
     ("prometheus", "prometheus"),
 ];
 
@@ -48,17 +50,42 @@ fn set_up() -> bool {
     let mut missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     missing.dedup();
     if missing.is_empty() {
-        return true;
+        return python_tools();
     }
     eprintln!("installing {}", missing.join(", "));
     let install = [&["install", "--yes", "--no-install-recommends"], missing.as_slice()].concat();
     if run("apt-get", &["update", "--quiet"]) && run("apt-get", &install) {
-        return true;
+        return python_tools();
     }
     eprintln!(
         "error: could not install {}: as root on Debian this is done with apt-get; elsewhere, install them by hand",
         missing.join(", ")
     );
+    false
+}
+
+/// From PyPI: a fuzzer that reads the API's document, and the way to speak to a browser.
+const PYTHON_TOOLS: &[&str] = &["schemathesis==4.32.5", "websocket-client==1.9.2"];
+
+/// Puts them into a folder of their own, `python` in the target folder; once.
+fn python_tools() -> bool {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
+    let folder = target.join("python");
+    let (made, pip) = (folder.join("tools"), folder.join("bin").join("pip"));
+    let wanted = PYTHON_TOOLS.join("\n");
+    if std::fs::read_to_string(&made).is_ok_and(|text| text == wanted) {
+        return true;
+    }
+    eprintln!("installing {} into {}", PYTHON_TOOLS.join(", "), folder.display());
+    let (folder, pip) = (folder.to_string_lossy(), pip.to_string_lossy());
+    let make = || run("python3", &["-m", "venv", &folder]);
+    // Debian keeps this part of Python in a package of its own.
+    let made_it = make() || (run("apt-get", &["install", "--yes", "--no-install-recommends", "python3-venv"]) && make());
+    let install = [&["install", "--quiet", "--disable-pip-version-check"], PYTHON_TOOLS].concat();
+    if made_it && run(&pip, &install) && std::fs::write(&made, wanted).is_ok() {
+        return true;
+    }
+    eprintln!("error: could not install {}: it needs python3 with venv and pip, and PyPI", PYTHON_TOOLS.join(", "));
     false
 }
 

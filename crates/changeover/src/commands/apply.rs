@@ -20,7 +20,10 @@ pub(crate) fn apply(place: &Place) -> anyhow::Result<Exit> {
 
 fn ask(place: &Place, path: &str, mut body: Value) -> anyhow::Result<Value> {
     // Read here first: a mistake is shown also when nothing runs.
-    super::check::read(place)?;
+    let desired = super::check::read(place)?;
+    if let Some(api) = &desired.api {
+        super::token::check(api, place)?;
+    }
     body["text"] = json!(super::check::text(place)?);
     body["path"] = json!(place.file);
     Client::new(place)?.post(path, &body)

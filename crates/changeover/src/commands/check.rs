@@ -7,6 +7,9 @@ use crate::exit::{Exit, problem};
 
 pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     let desired = read(place)?;
+    if let Some(api) = &desired.api {
+        super::token::check(api, place)?;
+    }
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (services, listeners) = (count(desired.services.len(), "service"), count(desired.listeners.len(), "listener"));
     anstream::println!("{} is good: {services} on {listeners}", place.file.display());

@@ -5,6 +5,7 @@ use crate::exit::{Exit, problem};
 
 pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     let desired = super::check::read(place)?;
+    let tokens = desired.api.as_ref().map(|api| super::token::check(api, place)).transpose()?;
     std::fs::create_dir_all(&place.state_dir).map_err(|error| {
         let hint = "make it, and give it to the user who runs changeover, or name another one with --state-dir";
         problem(Exit::Failed, format!("cannot use the state directory {}: {error}", place.state_dir.display()), Some(hint.to_owned()))
@@ -26,6 +27,15 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
         match keeper.unopened().iter().find(|(address, _)| *address == listener.address) {
             Some((address, reason)) => anstream::eprintln!("listener {name}: not open: cannot listen on {address}: {reason}"),
             None => anstream::eprintln!("listener {name}: http://{}", listener.address),
+        }
+    }
+    if let (Some(api), Some(tokens)) = (&desired.api, tokens) {
+        let sign_in = if tokens.is_empty() { "; make a token with `changeover token`" } else { "" };
+        anstream::eprintln!("page: http://{}{sign_in}", api.listen);
+        if !api.listen.ip().is_loopback() {
+            anstream::eprintln!(
+                "  it is open to other machines without encryption: put a proxy that speaks TLS before it, or an SSH tunnel"
+            );
         }
     }
     if let Some(service) = desired.services.keys().next() {
