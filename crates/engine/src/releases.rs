@@ -10,6 +10,8 @@ use crate::logs::last_lines;
 use crate::store::Batch;
 use crate::targets::Kept;
 
+/// A watch takes an equal version back with at most the inverse of this probability.
+const WATCH_EVIDENCE: f64 = 100.0;
 /// A candidate that ends so often while it starts has failed.
 const START_EXITS_MAX: u32 = 3;
 /// A version that ends so often, without being healthy in between, is left alone.
@@ -206,7 +208,9 @@ impl Caretaker {
         let before = share(watch.stable).unwrap_or(0.0);
         let now = share(seen)?;
         let allowed = before + f64::from(strategy.watch_errors_max) / 10_000.0;
-        (now > allowed).then(|| {
+        // One failure among the first fifty is chance.
+        let decides = judge::ln_evidence_over(allowed, seen.bad, seen.requests) >= WATCH_EVIDENCE.ln();
+        (now > allowed && decides).then(|| {
             let was = if watch.stable.requests > 0 { format!(", {:.2} % before", before * 100.0) } else { String::new() };
             format!("{} of {} requests failed on {candidate} ({:.2} %{was})", seen.bad, seen.requests, now * 100.0)
         })

@@ -19,6 +19,8 @@ use crate::releases::{difference, in_words, share};
 use crate::reserve::TakenBack;
 use crate::store::Batch;
 
+/// Of a guard rail on errors, which is looked at every second on the last seconds.
+const GUARD_EVIDENCE: f64 = 1_000.0;
 /// Fewer copies say nothing.
 const COPIES_MIN: u64 = 100;
 /// Between two weights: three epochs must not share a second.
@@ -168,7 +170,8 @@ impl Caretaker {
                 GuardMetric::Errors => {
                     let seen = analysis.scales.recent_errors();
                     let share = seen.candidate_bad as f64 / seen.candidate_closed.max(1) as f64;
-                    (seen.candidate_closed >= least && share > limit).then(|| {
+                    let decides = judge::ln_evidence_over(limit, seen.candidate_bad, seen.candidate_closed) >= GUARD_EVIDENCE.ln();
+                    (seen.candidate_closed >= least && share > limit && decides).then(|| {
                         let (bad, all) = (thousands(seen.candidate_bad), thousands(seen.candidate_closed));
                         format!("errors of {candidate} break their limit of {}: {bad} of its last {all} requests", weight(limit))
                     })

@@ -27,7 +27,10 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<Exit> {
     let place = Place { file: folder.join("changeover.yaml"), state_dir: folder.join("state") };
     let canary = demo.what == DemoOf::Canary;
     std::fs::create_dir(folder.join("behaviour"))?;
-    std::fs::write(&place.file, configuration(&folder, address, if canary { CANARY } else { BLUE_GREEN })?)?;
+    let page = SocketAddr::from((Ipv4Addr::LOCALHOST, testbed::ports::free().context("no free port")?));
+    std::fs::write(&place.file, configuration(&folder, [address, page], if canary { CANARY } else { BLUE_GREEN })?)?;
+    std::fs::create_dir_all(&place.state_dir)?;
+    let token = control::make_token(&place.state_dir.join("tokens"), control::Scope::Act, "demo")?;
     let log = std::fs::File::create(folder.join("up.log"))?;
     let mut up = Up(Command::new(std::env::current_exe()?)
         .arg("up")
@@ -47,6 +50,7 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<Exit> {
         "demo · a small web service, real load, real switches"
     };
     anstream::println!("changeover {title}\n");
+    anstream::println!("  look at it: http://{page}   token: {token}\n");
     let client = Client::new(&place)?;
     wait("changeover is up", || client.get("/v1/status").ok())?;
     let lost = if canary { canary::show(&client, address, &folder)? } else { show(&client, address)? };
@@ -80,13 +84,13 @@ const BLUE_GREEN: &str = "blue_green: { watch: 3s, drain: 10s }";
 const CANARY: &str =
     "canary: { dwell: 5s, watch: 5s, drain: 10s, analysis: { warm_up: 3s, timeout_bad: 3s, budget: 1%, latency_budget: 2% } }";
 
-fn configuration(folder: &Path, address: SocketAddr, strategy: &str) -> anyhow::Result<String> {
+fn configuration(folder: &Path, [address, page]: [SocketAddr; 2], strategy: &str) -> anyhow::Result<String> {
     let own = std::env::current_exe()?;
     let (own, behaviour) = (own.to_string_lossy(), folder.join("behaviour"));
     let command = [&own, "demo-service", "{version}", "{port}", "--behaviour", &behaviour.to_string_lossy()];
     let command = serde_json::to_string(&command)?;
     Ok(format!(
-        "listeners:\n  main: {address}\nservices:\n  demo:\n    run: {{ command: {command} }}\n    \
+        "listeners:\n  main: {address}\napi: {page}\nservices:\n  demo:\n    run: {{ command: {command} }}\n    \
          health: {{ path: /healthz, interval: 200ms, rise: 3, start_timeout: 3s }}\n    \
          strategy: {{ {strategy} }}\n"
     ))
