@@ -155,6 +155,7 @@ fn a_metric_that_is_silent_holds_and_a_limit_that_breaks_takes_back() {
          prometheus: {{ url: '{url}', query: 'sum(queue{{version=\"{{version}}\"}})' }} }}] }} }} }}\n"
     );
     let house = House::start("27820-27849", &strategy);
+    house.behaves("all", "latency_ms 20\nsigma 0.3\n");
     house.good(&["deploy", "web", "--version", "v1"]);
     let load = house.load();
     let mut deploying = house.command(&["deploy", "web", "--version", "v2"]).spawn().expect("it starts");

@@ -1,7 +1,7 @@
 //! How a version behaves under test: failures, hangs and latency, from a file that may change while it runs.
 //!
 //! One `name value` a line: `errors 0.01` (share of `GET /` answered 500), `hang 0.02` (share never answered), `latency_ms 5`
-//! (median of a lognormal time to answer), `sigma 0.6` (its spread).
+//! (median of a lognormal time to answer), `sigma 0.6` (its spread). The file `all` says what holds for every version.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(crate) enum Fate {
 }
 
 pub(crate) struct Behaves {
-    file: PathBuf,
+    files: [PathBuf; 2],
     now: Cell<Behaviour>,
     read_at: RefCell<Option<Instant>>,
 }
@@ -33,13 +33,14 @@ pub(crate) struct Behaves {
 impl Behaves {
     /// `folder` holds a file for each version; without one it answers at once.
     pub(crate) fn new(folder: &Path, version: &str) -> Self {
-        Self { file: folder.join(version), now: Cell::default(), read_at: RefCell::default() }
+        Self { files: [folder.join(version), folder.join("all")], now: Cell::default(), read_at: RefCell::default() }
     }
 
     fn now(&self) -> Behaviour {
         let mut read_at = self.read_at.borrow_mut();
         if read_at.is_none_or(|at| at.elapsed() >= READ_EVERY) {
-            self.now.set(parse(&std::fs::read_to_string(&self.file).unwrap_or_default()));
+            let text: Vec<String> = self.files.iter().map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect();
+            self.now.set(parse(&text.join("\n")));
             *read_at = Some(Instant::now());
         }
         self.now.get()
