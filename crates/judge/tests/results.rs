@@ -242,7 +242,7 @@ fn scalars(repetitions: f64) -> Vec<(String, Comparison)> {
             one
         }
     };
-    let rows: [(&str, Vec<Option<u64>>, f64, Option<u64>); 9] = [
+    let rows = [
         ("normal", found(1, 30, 1, &|chance, _| normal(chance)), 0.029, None),
         ("skew -2, from 30 intervals on", found(2, 30, 1, &skewed), 0.096, None),
         ("skew -2, from 60 intervals on", found(3, 60, 1, &skewed), 0.062, None),
