@@ -58,6 +58,8 @@ struct Expected {
 /// Numbers of the reference beside ours.
 struct Comparison {
     reps: [f64; 2],
+    /// Shares of the reference are rounded to this.
+    rounded_to: f64,
     /// Allowed on top: of a share, and of a time relative to it.
     slack: [f64; 2],
     reference: Vec<String>,
@@ -66,12 +68,12 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn share(&mut self, name: &str, reference: f64, rounded_to: f64, ours: f64) {
+    fn share(&mut self, name: &str, reference: f64, ours: f64) {
         let shrunk = |share: f64, n: f64| (share * n + 1.0) / (n + 2.0);
         let [a, b] = [shrunk(reference, self.reps[0]), shrunk(ours, self.reps[1])];
         let error = (a * (1.0 - a) / (self.reps[0] + 2.0) + b * (1.0 - b) / (self.reps[1] + 2.0)).sqrt();
-        let agrees = (a - b).abs() <= 4.0 * error + rounded_to / 2.0 + self.slack[0];
-        let digits = if rounded_to > 0.005 { 0 } else { 1 };
+        let agrees = (a - b).abs() <= 4.0 * error + self.rounded_to / 2.0 + self.slack[0];
+        let digits = if self.rounded_to > 0.005 { 0 } else { 1 };
         self.note(name, format!("{:.digits$} %", reference * 100.0), format!("{:.digits$} %", ours * 100.0), agrees);
     }
 
@@ -102,17 +104,21 @@ fn check(row: &Row, repetitions: f64) -> Comparison {
     let runs = ((f64::from(row.reps) * repetitions) as u32).max(20);
     let scenario = Scenario { runs, seed: row.seed, ..row.scenario.clone() };
     let reps = [f64::from(row.reps), f64::from(runs)];
-    let mut comparison = Comparison { reps, slack: [0.0; 2], reference: Vec::new(), ours: Vec::new(), wrong: Vec::new() };
+    let mut comparison =
+        Comparison { reps, rounded_to: 0.001, slack: [0.0; 2], reference: Vec::new(), ours: Vec::new(), wrong: Vec::new() };
     if row.expect.has_any() {
-        comparison.slack = if row.table.starts_with("12") { [0.1, 0.02] } else { [0.0; 2] };
+        let is_older = row.table.starts_with("12");
+        comparison.slack = if is_older { [0.1, 0.02] } else { [0.0; 2] };
+        comparison.rounded_to = if is_older || row.table.starts_with("5.") { 0.01 } else { 0.001 };
         row.expect.compare(&releases(&scenario, &|_| {}).expect("possible"), &mut comparison);
     }
     if !row.alarms.is_empty() {
         comparison.slack = [0.1, 0.25];
+        comparison.rounded_to = if row.table.starts_with("5b") { 0.01 } else { 0.001 };
         for (number, alarms) in rivals(&scenario).expect("possible").iter().enumerate() {
             let found = alarms.seconds.iter().flatten().count() as f64 / reps[1];
             if let Some(expected) = row.alarms[number] {
-                comparison.share(alarms.rule, expected, 0.001, found);
+                comparison.share(alarms.rule, expected, found);
             }
             if let Some(expected) = row.alarm_s.get(number).copied().flatten() {
                 comparison.quantile("median", " s", expected, 0.5, &alarms.seconds);
@@ -143,8 +149,7 @@ impl Expected {
         ];
         for (name, expected, ours) in shares {
             if let Some(expected) = expected {
-                // Table 5 is rounded to whole percent.
-                to.share(name, expected, if self.requests.is_some() || expected * 100.0 % 1.0 == 0.0 { 0.01 } else { 0.001 }, ours);
+                to.share(name, expected, ours);
             }
         }
         if let Some(least) = self.rolled_back_at_least {
@@ -154,7 +159,9 @@ impl Expected {
         }
         for (step, expected) in self.rolled_back_by_step.iter().enumerate() {
             let ours = share(&|release| release.ending == Ending::RolledBack && release.step == step);
-            to.share(&format!("in step {}", step + 1), *expected, 0.01, ours);
+            let rounded_to = std::mem::replace(&mut to.rounded_to, 0.01);
+            to.share(&format!("in step {}", step + 1), *expected, ours);
+            to.rounded_to = rounded_to;
         }
         let all = |of: fn(&Release) -> u64| releases.iter().map(|release| Some(of(release))).collect::<Vec<_>>();
         let rolled_back = |release: &&Release| release.ending == Ending::RolledBack;
@@ -195,14 +202,15 @@ fn cohorts(repetitions: f64) -> Vec<(String, Comparison)> {
     let compare = |(case, cohorts, regressed, by_request, median): (&str, Cohorts, f64, f64, Option<u64>)| {
         let releases = cohort_releases(&cohorts);
         let reps = [200.0, releases.len() as f64];
-        let mut comparison = Comparison { reps, slack: [0.0; 2], reference: Vec::new(), ours: Vec::new(), wrong: Vec::new() };
+        let mut comparison =
+            Comparison { reps, rounded_to: 0.001, slack: [0.0; 2], reference: Vec::new(), ours: Vec::new(), wrong: Vec::new() };
         let found: Vec<_> = releases.iter().map(|release| release.regressed_at).collect();
         let share = |of: &dyn Fn(&judge::simulation::CohortRelease) -> Option<u64>| {
             releases.iter().filter_map(of).count() as f64 / releases.len() as f64
         };
-        comparison.share("by client and step", regressed, 0.001, share(&|release| release.regressed_at));
-        comparison.share("split", 0.0, 0.001, share(&|release| release.split_at));
-        comparison.share("by request", by_request, 0.001, share(&|release| release.by_request_at));
+        comparison.share("by client and step", regressed, share(&|release| release.regressed_at));
+        comparison.share("split", 0.0, share(&|release| release.split_at));
+        comparison.share("by request", by_request, share(&|release| release.by_request_at));
         if let Some(median) = median {
             comparison.slack = [0.0, 120.0 / median as f64];
             comparison.quantile("median", " s", median, 0.5, &found);
@@ -256,8 +264,9 @@ fn scalars(repetitions: f64) -> Vec<(String, Comparison)> {
     let compare = |(case, found, share, median): (&str, Vec<Option<u64>>, f64, Option<u64>)| {
         // Of 600 or fewer releases.
         let reps = [600.0, runs as f64];
-        let mut comparison = Comparison { reps, slack: [0.0; 2], reference: Vec::new(), ours: Vec::new(), wrong: Vec::new() };
-        comparison.share("found", share, 0.001, found.iter().flatten().count() as f64 / runs as f64);
+        let mut comparison =
+            Comparison { reps, rounded_to: 0.001, slack: [0.0; 2], reference: Vec::new(), ours: Vec::new(), wrong: Vec::new() };
+        comparison.share("found", share, found.iter().flatten().count() as f64 / runs as f64);
         if let Some(median) = median {
             comparison.quantile("median", " intervals", median, 0.5, &found);
         }
