@@ -24,6 +24,8 @@ struct Stretch {
 struct Model {
     plan: Plan,
     metrics: Vec<Measured>,
+    /// Units are sticky clients.
+    cohorts: bool,
     scalars: Vec<Scalar>,
     cells: BTreeMap<(u32, u64), Tallies>,
     epochs: BTreeMap<u32, Stretch>,
@@ -92,7 +94,8 @@ impl Model {
             .collect();
         let (set, closing) = (metric.sets[side as usize], metric.closing[side as usize]);
         let seen = |closes: u64| {
-            let cells: Vec<Cell> = self.cells.iter().map(|(at, tallies)| cell(*at, tallies, metric.kind, set, closes, now)).collect();
+            let rule = if self.cohorts { None } else { Some(metric.kind) };
+            let cells: Vec<Cell> = self.cells.iter().map(|(at, tallies)| cell(*at, tallies, rule, set, closes, now)).collect();
             prefix(&cells, &opened, now, delay, side, Some(closes))
         };
         // The arms close at ages of their own.
@@ -122,6 +125,9 @@ impl Model {
         let mut guard = Guard::default();
         for ((_, second), tallies) in self.cells.iter().filter(|((_, second), _)| second + 1 + self.plan.closing > now) {
             let of = |tally: &Tally, closes: u64| {
+                if self.cohorts {
+                    return (tally.drawn, tally.bad[0].min(tally.drawn));
+                }
                 let (ended, open) = (tally.ended.min(tally.drawn), tally.drawn.saturating_sub(tally.ended + tally.answering));
                 if second + 1 + closes <= now {
                     let known = tally.drawn - open;
@@ -150,6 +156,10 @@ impl Model {
                     for side in 0..2 {
                         let (set, closes) = (metric.sets[side], metric.closing[side]);
                         let closes = if is_candidate { closes.candidate } else { closes.stable };
+                        if self.cohorts {
+                            closed.bad[set] = tally.bad[set].min(tally.drawn);
+                            continue;
+                        }
                         let open = tally.drawn.saturating_sub(tally.ended + tally.answering);
                         let answered = if metric.kind == MetricKind::Latency || second + 1 + closes <= now { tally.answering } else { 0 };
                         let known = tally.drawn.min(tally.ended + answered);
@@ -163,10 +173,14 @@ impl Model {
 }
 
 /// A cell in the words of `prefix`, which knows no half answers: an answer that has begun is closed for latency at once, for errors
-/// when its age closes it.
-fn cell((epoch, second): (u32, u64), tallies: &Tallies, kind: MetricKind, set: usize, closes: u64, now: u64) -> Cell {
+/// when its age closes it. A client (no `kind`) is closed when it is bad, else by its age, and then it is good.
+fn cell((epoch, second): (u32, u64), tallies: &Tallies, kind: Option<MetricKind>, set: usize, closes: u64, now: u64) -> Cell {
     let units = |tally: &Tally| {
-        let is_closed = kind == MetricKind::Latency || second + 1 + closes <= now;
+        let is_old = second + 1 + closes <= now;
+        if kind.is_none() {
+            return Units { closed: if is_old { tally.drawn } else { tally.bad[set].min(tally.drawn) }, bad: tally.bad[set] };
+        }
+        let is_closed = kind == Some(MetricKind::Latency) || is_old;
         // Torn: more have ended than were drawn.
         let closed = (tally.ended + if is_closed { tally.answering } else { 0 }).min(tally.drawn);
         Units { closed, bad: tally.bad[set] }
@@ -276,10 +290,13 @@ fn play(seed: u64) -> Vec<Verdict> {
         step: Default::default(),
     };
     let scalars = if dice.one_in(2) { vec![scalar] } else { Vec::new() };
-    let mut scales = Scales::new(plan.clone(), metrics.clone(), scalars.clone());
+    let cohorts = dice.one_in(4);
+    let scales = Scales::new(plan.clone(), metrics.clone(), scalars.clone());
+    let mut scales = if cohorts { scales.of_cohorts() } else { scales };
     let mut model = Model {
         plan,
         metrics,
+        cohorts,
         scalars,
         cells: BTreeMap::new(),
         epochs: BTreeMap::new(),
@@ -357,10 +374,24 @@ fn play(seed: u64) -> Vec<Verdict> {
                 let (expected, outcome) = (model.look(now), scales.look(now));
                 assert_same(&expected, &outcome, &format!("seed {seed}, second {now}"));
                 verdicts.push(outcome.verdict);
+                assert_shown(&model, &scales, dice.below(closing) + 1);
             }
         }
     }
     verdicts
+}
+
+/// What is shown to a person is what was judged.
+fn assert_shown(model: &Model, scales: &Scales, delay: u64) {
+    let now = model.looked_at;
+    for metric in &model.metrics {
+        let of = |side: Side, delay: u64| model.epochs(metric, now, delay, side);
+        // Epochs that are complete show all their units, at any delay.
+        let (seen, at_end) = (scales.seen(metric, Side::Worse, delay), of(Side::Worse, delay));
+        assert_eq!(seen, at_end.into_iter().map(|(_, epoch)| epoch).collect::<Vec<_>>());
+        let of_step = of(Side::Better, model.plan.closing).into_iter().filter(|(step, _)| *step == model.step);
+        assert_eq!(scales.seen_in_step(metric), of_step.map(|(_, epoch)| epoch).collect::<Vec<_>>());
+    }
 }
 
 /// A cell grows: what is drawn stays drawn.
@@ -442,6 +473,20 @@ fn what_was_open_too_long_before_a_crash_stays_bad() {
     scales.abandon();
     scales.look(7);
     assert_eq!(scales.epochs()[0].closed[0].candidate, Units { closed: 10, bad: 7 });
+}
+
+#[test]
+fn clients_that_all_fail_trip_the_guard_rail() {
+    let mut scales = plain(90).of_cohorts();
+    let clients = |bad| {
+        let mut tally = Tally { drawn: 60, ..Tally::default() };
+        tally.bad[0] = bad;
+        tally
+    };
+    scales.put(1, 0, Tallies { candidate: clients(50), stable: clients(1) });
+    assert_ne!(scales.look(1).verdict, Verdict::GuardRail, "too few");
+    scales.put(1, 1, Tallies { candidate: clients(50), stable: clients(1) });
+    assert_eq!(scales.look(2).verdict, Verdict::GuardRail);
 }
 
 #[test]
