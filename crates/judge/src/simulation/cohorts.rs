@@ -74,19 +74,12 @@ struct Client {
     errors: f64,
 }
 
-/// A change of the cell of second `drawn`: one unit more is drawn, or ends.
+/// A change of the cell of second `drawn`: one client more is drawn, or is bad.
 #[derive(Clone, Copy)]
 struct Change {
     drawn: u64,
     is_candidate: bool,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Drawn,
-    EndedWell,
-    EndedBadly,
+    is_bad: bool,
 }
 
 fn play(cohorts: &Cohorts, number: u32) -> CohortRelease {
@@ -104,7 +97,7 @@ fn play(cohorts: &Cohorts, number: u32) -> CohortRelease {
         closing: [closes; 2],
         since: Some(1),
     };
-    let mut scales = Scales::new(plan, vec![errors], Vec::new());
+    let mut scales = Scales::new(plan, vec![errors], Vec::new()).of_cohorts();
     let (mut release, mut by_request) = (CohortRelease::default(), Vec::new());
     let mut before = 0;
     for (step, weight) in cohorts.steps.iter().enumerate() {
@@ -179,18 +172,18 @@ fn changes(cohorts: &Cohorts, clients: &[Client], before: Weight, weight: Weight
         let first = Exp::new(client.rate).expect("every client asks for something").sample(chance);
         let Some(of_second) = changes.get_mut(first as usize) else { continue };
         let (is_candidate, errors, drawn) = (client.place < weight, client.errors_on(weight, factor), first as u64);
-        of_second.push(Change { drawn, is_candidate, kind: Kind::Drawn });
+        of_second.push(Change { drawn, is_candidate, is_bad: false });
         let later = poisson(chance, client.rate * window * errors);
-        let (ends, kind) = if uniform(chance) < errors {
-            (first, Kind::EndedBadly)
+        let bad_at = if uniform(chance) < errors {
+            first
         } else if later > 0 {
             // The first of `later` moments within the window.
-            (first + window * (1.0 - uniform(chance).powf(1.0 / later as f64)), Kind::EndedBadly)
+            first + window * (1.0 - uniform(chance).powf(1.0 / later as f64))
         } else {
-            (first + window, Kind::EndedWell)
+            continue;
         };
-        if let Some(of_second) = changes.get_mut(ends as usize) {
-            of_second.push(Change { drawn, is_candidate, kind });
+        if let Some(of_second) = changes.get_mut(bad_at as usize) {
+            of_second.push(Change { drawn, is_candidate, is_bad: true });
         }
     }
     changes
@@ -199,14 +192,7 @@ fn changes(cohorts: &Cohorts, clients: &[Client], before: Weight, weight: Weight
 impl Change {
     fn apply(self, cell: &mut Tallies) {
         let tally: &mut Tally = if self.is_candidate { &mut cell.candidate } else { &mut cell.stable };
-        match self.kind {
-            Kind::Drawn => tally.drawn += 1,
-            Kind::EndedWell => tally.ended += 1,
-            Kind::EndedBadly => {
-                tally.ended += 1;
-                tally.bad[0] += 1;
-            }
-        }
+        if self.is_bad { tally.bad[0] += 1 } else { tally.drawn += 1 }
     }
 }
 
