@@ -151,6 +151,11 @@ pub(crate) enum Verb {
     Token(Token),
     /// Counts in Prometheus' text format
     Metrics,
+    /// Try the judge of canaries on your own numbers
+    Judge {
+        #[command(subcommand)]
+        what: Judge,
+    },
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
 }
@@ -275,6 +280,67 @@ pub(crate) struct Logs {
     pub(crate) follow: bool,
 }
 
+#[derive(Subcommand)]
+pub(crate) enum Judge {
+    /// Say what it would do: how often an equal version is rolled back, how soon a bad one, how long a good one takes
+    Simulate(Simulate),
+    /// Compute a file of reference vectors, and say where a number differs
+    Check {
+        #[arg(value_name = "FILE")]
+        vectors: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Simulate {
+    /// Requests a second, both versions together
+    #[arg(long, default_value_t = 1_000.0)]
+    pub(crate) rps: f64,
+    /// Share of requests that fail today
+    #[arg(long, value_parser = share, default_value = "0.1%")]
+    pub(crate) errors: f64,
+    /// Share of the candidate's requests that fail [default: as today]
+    #[arg(long, value_parser = share)]
+    pub(crate) candidate_errors: Option<f64>,
+    /// Every answer of the candidate takes so many times as long
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) latency_factor: f64,
+    /// Share of the candidate's requests that are never answered
+    #[arg(long, value_parser = share, default_value = "0%")]
+    pub(crate) hangs: f64,
+    /// The candidate's share of all requests, step by step; 100% follows
+    #[arg(long, value_parser = weight, value_delimiter = ',', default_value = "1%,5%,20%")]
+    pub(crate) steps: Vec<u16>,
+    /// A step is given up after so long
+    #[arg(long, default_value = "30m")]
+    pub(crate) max_step: jiff::SignedDuration,
+    /// So much of all traffic may fail additionally at the next step: more budget, shorter steps
+    #[arg(long, value_parser = share, default_value = "0.1%")]
+    pub(crate) budget: f64,
+    /// How many releases to play
+    #[arg(long, default_value_t = 200)]
+    pub(crate) runs: u32,
+    /// The same seed gives the same releases
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `0.1%` as 0.001.
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').map(str::trim_end).and_then(|number| number.parse::<f64>().ok());
+    number.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| percent / 100.0).ok_or("a share such as 0.1% or 5%".to_owned())
+}
+
+/// `5%` as 500 of 10,000.
+fn weight(text: &str) -> Result<u16, String> {
+    let parts = share(text)? * 10_000.0;
+    let whole = parts.round();
+    let is_step = (parts - whole).abs() < 1e-6 && (1.0..10_000.0).contains(&whole);
+    if is_step { Ok(whole as u16) } else { Err("a step is at least 0.01%, below 100%, and a whole number of 0.01%".to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -282,5 +348,18 @@ mod tests {
     #[test]
     fn no_two_options_share_a_name() {
         super::Args::command().debug_assert();
+    }
+
+    #[test]
+    fn shares_are_written_with_a_percent_sign() {
+        assert_eq!(super::share("0.5%"), Ok(0.005));
+        assert_eq!(super::share("5 %"), Ok(0.05));
+        assert_eq!((super::weight("5%"), super::weight("0.01%")), (Ok(500), Ok(1)));
+        for wrong in ["0.5", "-1%", "101%", "NaN%", "%", ""] {
+            assert!(super::share(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["0%", "100%", "0.001%", "0.015%"] {
+            assert!(super::weight(wrong).is_err(), "{wrong}");
+        }
     }
 }

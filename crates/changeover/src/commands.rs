@@ -8,6 +8,7 @@ pub(crate) mod deploy;
 pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod init;
+pub(crate) mod judge;
 pub(crate) mod logs;
 pub(crate) mod rollback;
 pub(crate) mod simple;

@@ -61,6 +61,8 @@ fn main() -> ExitCode {
         Verb::Logs(logs) => commands::logs::run(&place, &logs),
         Verb::Token(token) => commands::token::run(&place, &token),
         Verb::Metrics => commands::simple::metrics(&place),
+        Verb::Judge { what: args::Judge::Simulate(simulate) } => commands::judge::simulate(&simulate),
+        Verb::Judge { what: args::Judge::Check { vectors } } => commands::judge::check(&vectors),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut <Args as clap::CommandFactory>::command(), "changeover", &mut std::io::stdout());
             Ok(Exit::Done)

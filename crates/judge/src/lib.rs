@@ -15,6 +15,7 @@ mod plan;
 mod prefix;
 mod scalars;
 mod scales;
+pub mod simulation;
 mod split;
 mod units;
 mod vectors;

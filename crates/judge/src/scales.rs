@@ -388,8 +388,10 @@ impl Scales {
             let of = |tally: &Tally, closes: u64| {
                 let is_closed = second + 1 + closes <= now;
                 let seen = units(tally, rule, set, is_closed, false);
-                // Only what is closed counts here; `units` also holds what is open.
-                Units { closed: if is_closed { seen.closed } else { tally.ended.min(tally.drawn) }, bad: seen.bad }
+                // Only what is closed counts here; `units` also holds what is open. Of clients none is closed before it leaves the
+                // cells: those that were bad so far, of all.
+                let counts_all = is_closed || rule == Rule::Cohort;
+                Units { closed: if counts_all { seen.closed } else { tally.ended.min(tally.drawn) }, bad: seen.bad }
             };
             let (candidate, stable) = (of(&tallies.candidate, closing.candidate), of(&tallies.stable, closing.stable));
             guard.candidate_closed += candidate.closed;
