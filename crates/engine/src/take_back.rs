@@ -4,6 +4,7 @@
 use release::{Event, Service, Settings};
 
 use crate::engine::Caretaker;
+use crate::fault_points;
 use crate::reserve::TakenBack;
 use crate::store::Batch;
 
@@ -14,8 +15,12 @@ impl Caretaker {
         // Whoever takes back has looked.
         self.paused.remove(&name);
         let _urgent = self.store.urgent();
+        let before = self.running_release(&name).map_or("none", |release| release.state.name());
+        let number = next.release.as_ref().map_or(0, |release| release.number);
         let Err(error) = self.advance(next.clone(), cause, vec![told]).await else { return };
-        match self.reserve.record(record) {
+        let recorded = self.reserve.record(record);
+        fault_points::crash(number, (before, cause), "persisted");
+        match recorded {
             Ok(()) => eprintln!("service {name}: taken back; kept in the reserved space, because {}", error.message),
             Err(also) => eprintln!("error: service {name}: taken back, but not durably: {}; {also}", error.message),
         }
