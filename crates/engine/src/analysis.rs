@@ -443,12 +443,16 @@ impl Analysis {
                 let metric = said.metrics.iter().find(|metric| metric.name == name);
                 let what = match metric {
                     Some(metric) if metric.kind == "scalar" => {
-                        format!("{} against {} of {stable}, more than tolerated", metric.candidate_text, metric.stable_text)
+                        let (ours, theirs) = (&metric.candidate_text, &metric.stable_text);
+                        return format!("{name} of {candidate} is worse than tolerated: {ours} now, against {theirs} of {stable}, {after}");
+                    }
+                    Some(metric) if metric.kind == "latency" => {
+                        return format!("{candidate} is slower than {stable}, seen in its {name}: {}, {after}", metric.sentence);
                     }
                     Some(metric) => metric.sentence.clone(),
                     None => String::new(),
                 };
-                format!("{name} of {candidate}: {what}, {after}")
+                format!("{name} of {candidate} are {what}, {after}")
             }
             (Verdict::GuardRail, _) => {
                 let errors = self.scales.recent_errors();

@@ -24,7 +24,7 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<Exit> {
     std::fs::create_dir_all(&folder)?;
     let port = testbed::ports::free().context("no free port")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let place = Place { file: folder.join("changeover.yaml"), state_dir: folder.join("state") };
+    let place = Place { file: folder.join("changeover.yaml"), state_dir: folder.join(".changeover") };
     let canary = demo.what == DemoOf::Canary;
     std::fs::create_dir(folder.join("behaviour"))?;
     let page = SocketAddr::from((Ipv4Addr::LOCALHOST, testbed::ports::free().context("no free port")?));

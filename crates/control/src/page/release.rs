@@ -492,7 +492,7 @@ fn versions(service: &Service, release: Option<&Release>) -> Versions {
         }
     });
     let counted = release.is_some_and(|it| it.versions.iter().any(|it| it.requests.is_some()));
-    Versions { note: if counted { "this step" } else { "" }, rows, counted, split }
+    Versions { note: if counted { "so far" } else { "" }, rows, counted, split }
 }
 
 fn other(service: &Service, release: Option<&Release>, choices: Vec<Choice>, events: &[Happening]) -> Other {
