@@ -172,8 +172,21 @@ fn check_story(house: &House, at: &str) {
             *told.entry((release, kind.to_owned())).or_default() += 1;
         }
     }
-    let steps =
-        ["began", "healthy", "switched", "drained", "watching", "watch_passed", "returned", "promoted", "failed", "aborted", "rolled_back"];
+    let steps = [
+        "began",
+        "healthy",
+        "switched",
+        "drained",
+        "watching",
+        "watch_passed",
+        "returned",
+        "promoted",
+        "failed",
+        "aborted",
+        "rolled_back",
+        "regressed",
+        "withdrawn",
+    ];
     for ((release, kind), count) in told {
         assert!(count == 1 || !steps.contains(&kind.as_str()), "{at}: release {release}: {kind} {count} times");
     }

@@ -285,14 +285,7 @@ fn a_stranger_on_the_port_is_not_taken_for_the_version() {
 }
 
 /// A new boot as the product sees it: another boot id, a boot clock that begins anew, no process left.
-#[test]
-fn after_a_reboot_the_active_version_starts_before_the_standby() {
-    if !nix::unistd::getuid().is_root() {
-        return eprintln!("left out, not root: a boot id of our own");
-    }
-    let mut house = House::start("26000-26099", QUICK);
-    house.good(&["deploy", "web", "--version", "v1"]);
-    house.good(&["deploy", "web", "--version", "v2"]);
+fn reboot(house: &mut House) {
     house.kill_all();
     for pid in house.running_versions() {
         kill_9(pid as i32);
@@ -307,6 +300,38 @@ fn after_a_reboot_the_active_version_starts_before_the_standby() {
     let offset = format!("-{}", seconds.saturating_sub(2));
     command.args(["--mount", "--time", "--boottime", &offset, "sh", "-c", &up, "sh"]);
     house.start_again_within(command);
+}
+
+#[test]
+fn a_canary_is_judged_on_after_a_reboot() {
+    if !nix::unistd::getuid().is_root() {
+        return eprintln!("left out, not root: a boot id of our own");
+    }
+    let strategy = "    strategy: { canary: { steps: [20%], dwell: 4s, watch: 0s, drain: 5s, analysis: { tolerate: { slower: 900% }, warm_up: 1s, \
+        timeout_bad: 1s, budget: 5%, latency_budget: 20% } } }\n";
+    let mut house = House::start("27910-27939", strategy);
+    house.behaves("all", "latency_ms 20\nsigma 0.3\n");
+    house.good(&["deploy", "web", "--version", "v1"]);
+    let load = house.load();
+    let mut deploying = house.command(&["deploy", "web", "--version", "v2"]).stderr(Stdio::null()).spawn().expect("it starts");
+    wait::until(DEADLINE, "it is counted", || house.release()["analysis"]["split"]["candidate"].as_u64() > Some(100));
+    reboot(&mut house);
+    wait::until(DEADLINE, "it goes on to its end", || (house.try_web()?["release"]["ending"]["outcome"] == "promoted").then_some(()));
+    assert_eq!(house.web()["serves"], "v2");
+    let _ = deploying.kill();
+    let _ = deploying.wait();
+    drop(load);
+}
+
+#[test]
+fn after_a_reboot_the_active_version_starts_before_the_standby() {
+    if !nix::unistd::getuid().is_root() {
+        return eprintln!("left out, not root: a boot id of our own");
+    }
+    let mut house = House::start("26000-26099", QUICK);
+    house.good(&["deploy", "web", "--version", "v1"]);
+    house.good(&["deploy", "web", "--version", "v2"]);
+    reboot(&mut house);
     wait::until(DEADLINE, "both are healthy", || {
         let web = house.try_web()?;
         let healthy = web["targets"].as_array()?.iter().filter(|target| target["healthy"] == true).count();

@@ -16,6 +16,8 @@ use crate::values::{choice, duration, list, number, percent, percentage, real, s
 const STEPS: [Weight; 4] = [100, 500, 2_000, WEIGHT_SUM];
 /// Weight changes that are closer would share a second between three epochs.
 const DWELL_MIN_MS: u64 = 2_000;
+/// A bound on the mean of fewer differences is not trusted.
+const INTERVALS_MIN: u64 = 60;
 /// Ten times as slow.
 const SLOWER_MAX: f64 = 900.0;
 /// Copies are held in memory.
@@ -23,7 +25,7 @@ const MIRROR_BODY_MAX: u64 = 64 * 1024;
 /// What a client does for so long after its first request tells how it fares.
 const STICKY_WINDOW_MS: u64 = 60_000;
 /// Whatever the step, the judge's cells cover this much.
-const TIMEOUT_BAD_MAX_MS: u64 = 3_600_000;
+const TIMEOUT_BAD_MAX_MS: u64 = 600_000;
 
 pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<Strategy> {
     if let Some((key, _)) = table.take_entry("promotion") {
@@ -52,6 +54,17 @@ pub(crate) fn canary(mut table: Table<'_>, problems: &mut Problems) -> Option<St
         Some(node) => analysis(node, problems),
         None => judged(Table::empty(&table.at, "`analysis`"), problems).map(Analysis::Judged),
     };
+    if let Some(Analysis::Judged(judging)) = &analysis {
+        let longest_ms = steps.iter().flatten().filter(|step| step.weight < WEIGHT_SUM).map(|step| step.max_ms).max().unwrap_or(0);
+        let needs_ms = |metric: &UserMetric| INTERVALS_MIN * metric.interval_ms * if metric.skewed { 2 } else { 1 };
+        if let Some(metric) = judging.metrics.iter().find(|metric| metric.margin.is_some() && 2 * needs_ms(metric) > longest_ms) {
+            let (needs, name) = (2 * needs_ms(metric) / 60_000, &metric.name);
+            let hint = format!("a shorter `interval`, `max_step: {needs}m`, or no `margin`: it then only takes back");
+            let message =
+                format!("metric `{name}` can never let a step pass: its `margin` needs {INTERVALS_MIN} intervals in the step, twice over");
+            problems.add(&table.at, message, Some(hint));
+        }
+    }
     let is_judged = matches!(analysis, Some(Analysis::Judged(_)));
     if let Some(step) = steps.iter().flatten().find(|step| is_judged && step.weight < WEIGHT_SUM && step.dwell_ms < DWELL_MIN_MS) {
         problems.add(&table.at, format!("the step of {} must last at least 2s to be judged", shown(step.weight)), None);
@@ -78,7 +91,11 @@ fn sticky(node: &Node, problems: &mut Problems) -> Option<(StickyBy, u64)> {
     }
     let mut table = Table::open(node, "`sticky`", problems)?;
     let named = ["cookie", "header"].map(|field| table.take(field));
-    let window_ms = time(&mut table, "window", STICKY_WINDOW_MS, 1_000, problems);
+    let window = table.take("window");
+    let window_ms = window.map_or(Some(STICKY_WINDOW_MS), |node| duration(node, "`window`", 1_000, problems));
+    if let (Some(node), Some(TIMEOUT_BAD_MAX_MS..)) = (window, window_ms.map(|ms| ms.saturating_sub(1))) {
+        problems.add(&node.at, "`window` must be at most 10m", Some("each step waits for it".to_owned()));
+    }
     table.finish(problems);
     let by = match named {
         [Some(node), None] => StickyBy::Cookie(token(node, "`cookie`", problems)?),
@@ -205,7 +222,7 @@ fn judged(mut table: Table<'_>, problems: &mut Problems) -> Option<Judging> {
     let timeout_bad = table.take("timeout_bad");
     let timeout_bad_ms = timeout_bad.map_or(Some(30_000), |node| duration(node, "`timeout_bad`", 1_000, problems));
     if let (Some(node), Some(TIMEOUT_BAD_MAX_MS..)) = (timeout_bad, timeout_bad_ms.map(|ms| ms.saturating_sub(1))) {
-        problems.add(&node.at, "`timeout_bad` must be at most 1h", Some("each step waits for it".to_owned()));
+        problems.add(&node.at, "`timeout_bad` must be at most 10m", Some("each step waits for it".to_owned()));
     }
     let mut tolerate = table.take_table("tolerate", problems)?;
     let errors = tolerate.take("errors").map_or(Some(0.000_2), |node| share(node, "`errors`", problems));
@@ -258,7 +275,7 @@ fn independence(node: &Node, problems: &mut Problems) -> Option<Independence> {
 
 /// Such as `guards: [{ errors: 2% }, { p99: 800ms }, { queue: 40 }]`.
 fn guards_of(node: &Node, metrics: &[UserMetric], problems: &mut Problems) -> Option<Vec<GuardRail>> {
-    let own: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
+    let own: Vec<&str> = metrics.iter().filter(|metric| !metric.dry_run).map(|metric| metric.name.as_str()).collect();
     let mut guards = Vec::new();
     for item in list(node, "`guards`", problems)? {
         for (key, limit) in crate::table::entries(item, "a guard", problems)? {

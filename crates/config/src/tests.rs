@@ -197,7 +197,7 @@ services:
           independence: 2.5
           guards: [{ errors: 2%, p99: 800ms }, { queue: 40 }]
           metrics:
-            - { name: queue, prometheus: { url: "http://127.0.0.1:9090", query: "q{version='{version}'}" }, tolerance: 5, margin: 10, interval: 5s }
+            - { name: queue, prometheus: { url: "http://127.0.0.1:9090", query: "q{version='{version}'}" }, tolerance: 5, margin: 10, interval: 1s }
             - { name: heap, command: [./heap, "{version}"], tolerance: 1, higher_is_better: true, skewed: true, dry_run: true, missing_max: 1m }
             - { name: depth, http: { url: "http://h/{version}", pointer: /a/b }, tolerance: 1, timeout: 1s }
 "#;

@@ -131,7 +131,10 @@ impl Analysis {
         };
         let own: Vec<&model::UserMetric> = judging.metrics.iter().filter(|metric| !metric.dry_run).collect();
         let rest = if own.is_empty() { 1.0 } else { 1.0 - PART_OF_OWN };
+        // Where a client is the unit, what its requests do together is no matter.
+        let phi = phi.filter(|_| !is_sticky);
         let phi = match judging.independence {
+            Independence::Required if is_sticky => Some(1.0),
             Independence::Known(phi) => Some(phi),
             Independence::Required => phi,
             Independence::Assumed => Some(phi.unwrap_or(1.0)),
@@ -209,6 +212,7 @@ impl Analysis {
         self.scales.begin_step(step, share, next);
         (self.step, self.weight, self.last_draw_s) = (Some(step), steps[step].weight, 0);
         self.told.clear();
+        self.measured.values_mut().for_each(|measurement| measurement.in_step = false);
     }
 
     pub(crate) fn knows_all_thresholds(&self) -> bool {
@@ -230,6 +234,15 @@ impl Analysis {
             }
         }
         self.frozen != before
+    }
+
+    /// In another boot its clocks mean nothing.
+    pub(crate) fn begin_anew(&mut self) {
+        self.scales.begin_anew();
+        (self.step, self.recorded_at_s, self.last_draw_s) = (None, 0, 0);
+        for measurement in self.measured.values_mut() {
+            (measurement.next_at, measurement.at, measurement.missing_since) = (0, None, None);
+        }
     }
 
     /// What the data plane counts in the open epoch.
@@ -281,10 +294,10 @@ impl Analysis {
         let of = |ln: &BTreeMap<String, f64>| ln.get(&metric.name).copied().unwrap_or(0.0);
         let worse = finite(of(&outcome.ln_e_worse_by_metric) / (1.0 / (plan.alpha * metric.part)).ln());
         let better = finite(of(&outcome.ln_e_better) / (1.0 / plan.alpha_p).ln());
-        // What a person reads counts the newest units, too.
+        // What a person reads counts the newest units, too, and takes none of them for bad that may be fine.
         let delay = outcome.best_delay_s.unwrap_or(plan.closing);
         let seen = self.scales.seen(metric, Side::Worse, delay);
-        let (candidate, stable) = sums(&seen);
+        let [candidate, stable] = self.scales.known(metric).map(|units| UnitsSeen { requests: units.closed, bad: units.bad });
         let has_joined = metric.since.is_some();
         let warming = self.scales.is_warming() && metric.kind == MetricKind::Latency;
         let state = match () {
@@ -373,8 +386,8 @@ impl Analysis {
                     thousands(stable.requests)
                 );
                 match ratio {
-                    ratio if ratio >= 1.05 => format!("at least {ratio:.1}× stable: {counts}"),
-                    _ => format!("worse than stable: {counts}"),
+                    ratio if ratio >= 1.05 => format!("at least {ratio:.1}× stable's: {counts}"),
+                    _ => format!("more than stable's: {counts}"),
                 }
             }
             "fine" => "not worse than allowed".to_owned(),
@@ -486,6 +499,13 @@ impl Analysis {
                 format!("{} looks worse, not enough to decide", worst.map_or("something", |metric| &metric.name))
             }
             (Verdict::Inconclusive, reason) if reason.starts_with("phi:") => {
+                let metric = self.scales.metrics().iter().find(|metric| metric.name == reason[4..]);
+                if let Some(phi) = metric.and_then(|metric| metric.phi) {
+                    let name = &reason[4..];
+                    return format!(
+                        "{name} of {stable} come in clusters (they vary {phi:.0} times as much as independent ones): make clients `sticky`"
+                    );
+                }
                 format!("whether requests fail independently is not known for {}, and `independence: required` demands it", &reason[4..])
             }
             (Verdict::Inconclusive, _) => {
@@ -514,16 +534,6 @@ fn shifts(slower: f64) -> [usize; 2] {
 fn closing(bucket: usize, shifts: [usize; 2]) -> [Closing; 2] {
     let s = |bucket: usize| latency_edge_ns(bucket).div_ceil(1_000_000_000);
     shifts.map(|shift| Closing { candidate: s(bucket + shift), stable: s(bucket) })
-}
-
-fn sums(epochs: &[judge::Epoch]) -> (UnitsSeen, UnitsSeen) {
-    let sum = |units: fn(&judge::Epoch) -> judge::Units| {
-        epochs
-            .iter()
-            .map(units)
-            .fold(UnitsSeen::default(), |sum, units| UnitsSeen { requests: sum.requests + units.closed, bad: sum.bad + units.bad })
-    };
-    (sum(|epoch| epoch.arms.candidate), sum(|epoch| epoch.arms.stable))
 }
 
 /// JSON has no infinity.

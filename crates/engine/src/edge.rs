@@ -62,8 +62,12 @@ pub trait DataPlane: Send + Sync + 'static {
     fn drain(&self) -> Drained;
     /// Of copies that a version got.
     fn mirrored(&self, service: &ServiceName, version: &VersionName) -> Counts;
-    /// Absent while nothing is drawn for this release.
-    fn counted(&self, release: &ReleaseId) -> Option<Counted>;
+    /// Absent while nothing is drawn for this release, or when no second after `after` is complete.
+    fn counted(&self, release: &ReleaseId, after: u64) -> Option<Counted>;
+    /// The second since boot in which a request would be drawn now.
+    fn second(&self) -> u64;
+    /// Requests of the last seconds, and those of them whose answer began later than this.
+    fn slower(&self, service: &ServiceName, version: &VersionName, than_ms: f64) -> (u64, u64);
     /// Times to the answer's head in the last hour, by bucket of the house's grid.
     fn heads(&self, service: &ServiceName, version: &VersionName) -> BTreeMap<usize, u64>;
     /// How much more a version's errors vary than independent ones, from the last hour; absent when too few were seen.

@@ -60,6 +60,10 @@ pub(crate) struct Caretaker {
     pub(crate) not_before: Moment,
     /// Of the canaries that run.
     pub(crate) analyses: BTreeMap<ServiceName, Analysis>,
+    /// The second of the last look that was tried, per service.
+    pub(crate) tried: HashMap<ServiceName, u64>,
+    /// Releases that were held because a migration keeps them from being taken back.
+    pub(crate) warned: HashSet<model::ReleaseId>,
     /// What copies and stable had counted when a step of copies began.
     pub(crate) mirrors: HashMap<ServiceName, (model::ReleaseId, [Counts; 2])>,
     pub(crate) restarts: HashMap<(ServiceName, VersionName), Restarts>,
@@ -172,6 +176,8 @@ pub async fn start(
         unsaved: false,
         not_before: 0,
         analyses: BTreeMap::new(),
+        tried: HashMap::new(),
+        warned: HashSet::new(),
         mirrors: HashMap::new(),
         restarts: HashMap::new(),
         watches: HashMap::new(),
@@ -190,7 +196,7 @@ pub async fn start(
     if pinned.is_some() || fault_points::crashes() >= crate::pause::CRASHES_MAX {
         caretaker.pause(good, pinned);
     }
-    caretaker.recover_analyses(&loaded.values);
+    caretaker.recover_analyses().await;
     caretaker.after_a_reboot(stored("clock").first().and_then(|text| serde_json::from_str(text).ok()));
     let task = tokio::spawn(caretaker.run(inbox, kept, taken_back));
     Ok((engine, task))
@@ -244,7 +250,9 @@ impl Caretaker {
             let process = it.process.clone();
             let (ours, known) = (it.ours, self.services.contains_key(&it.service));
             let life = if it.stopping { Life::Stopping { kill_at: self.now() + it.stop.grace_ms } } else { Life::Running };
-            self.targets.insert(id.clone(), Entry::new(it, life, self.now()));
+            let mut entry = Entry::new(it, life, self.now());
+            entry.assumed = life == Life::Running && (process.is_some() || !ours);
+            self.targets.insert(id.clone(), entry);
             match process {
                 Some(process) if ours && life != Life::Running => {
                     let _ = self.processes.adopt(&id, &process);
@@ -288,10 +296,17 @@ impl Caretaker {
         for service in self.services.values_mut() {
             if let Some(release) = &mut service.release {
                 release.entered_at = now;
+                release.prepare_again();
+                if let Some(paused) = &mut release.paused {
+                    paused.since = now;
+                }
             }
-            if let Some(standby) = &mut service.standby {
-                standby.until = now + standby.until.saturating_sub(then.now);
+            for stays in [&mut service.standby, &mut service.kept].into_iter().flatten() {
+                stays.until = now + stays.until.saturating_sub(then.now);
             }
+        }
+        for analysis in self.analyses.values_mut() {
+            analysis.begin_anew();
         }
         self.unsaved = true;
     }
@@ -360,7 +375,9 @@ impl Caretaker {
         }
         entry.detail = detail;
         entry.tries = tries;
-        if entry.healthy == healthy {
+        let was_assumed = entry.assumed && (healthy || entry.fallen);
+        entry.assumed &= !was_assumed;
+        if entry.healthy == healthy && !was_assumed {
             return;
         }
         entry.healthy = healthy;
@@ -613,6 +630,6 @@ pub(crate) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }

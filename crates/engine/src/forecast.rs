@@ -44,7 +44,7 @@ impl Ahead {
 fn ahead(canary: &Canary, judging: &Judging, traffic: &Traffic) -> Vec<Ahead> {
     let timeout_bad = judging.timeout_bad_ms.div_ceil(1_000);
     let plan = Plan { budget: judging.budget, lat_budget: judging.latency_budget, ..Plan::default() };
-    let waits = judging.warm_up_ms as f64 / 1_000.0 + timeout_bad as f64;
+    let waits = (judging.warm_up_ms + canary.sticky_window_ms) as f64 / 1_000.0 + timeout_bad as f64;
     let latencies = QUANTILES.map(|(_, quantile)| (MetricKind::Latency, 1.0 - quantile as f64 / 10_000.0, 1.0));
     let metrics: Vec<_> = std::iter::once((MetricKind::Error, traffic.errors, 1.0)).chain(latencies).collect();
     let nexts = canary.steps.iter().skip(1).map(|step| step.weight);

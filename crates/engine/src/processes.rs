@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use model::{Runtime, ServiceName, Signal, TargetId, VersionName};
 
 use crate::edge::{ExitStatus, Process, Spawn};
-use crate::engine::Caretaker;
+use crate::engine::{Caretaker, boot_id};
 use crate::store::Batch;
 use crate::targets::{Entry, Kept, Life, Stop};
 
@@ -183,7 +183,10 @@ impl Caretaker {
         } else {
             let text = format!("{} ended by itself: {status}", kept.version);
             self.tell(&kept.service, "target_exited", text.clone()).await;
-            self.exited_by_itself(&kept, &text).await;
+            // With the machine everything ended; that is no fault of a version's.
+            if kept.process.as_ref().is_none_or(|process| process.boot_id == boot_id()) {
+                self.exited_by_itself(&kept, &text).await;
+            }
         }
         // Only now: a worker that dies before hears of the exit again.
         self.forget_target(id).await;

@@ -26,9 +26,9 @@ impl Caretaker {
         self.look_at_gates().await;
         self.save_again().await;
         self.look_every_second().await;
+        self.look_at_analyses().await;
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
-            self.look_at_analysis(&name).await;
             self.look_at_release(&name).await;
             self.look_at_standby(&name).await;
             self.look_at_kept(&name).await;
@@ -120,7 +120,11 @@ impl Caretaker {
         if in_state_ms < timeout_ms {
             return None;
         }
-        let worst = entries.iter().find(|entry| !entry.healthy);
+        let baseline = self.running_release(name).and_then(Release::baseline);
+        let of_baseline =
+            || self.targets.values().find(|entry| baseline.as_ref().is_some_and(|it| entry.serves(name, it)) && !entry.healthy);
+        let worst = entries.iter().copied().find(|entry| !entry.healthy).or_else(of_baseline);
+        let candidate = worst.map_or(candidate, |entry| &entry.kept.version);
         let answer = worst.map(|entry| format!("\n  last answer: {} ({} tries)", entry.detail, entry.tries)).unwrap_or_default();
         let lines = worst.map(|entry| last_lines(&self.log_file(name, candidate), entry.kept.log_from)).unwrap_or_default();
         let hint = worst.map(|entry| answer_hint(name, &entry.detail)).unwrap_or_default();
@@ -169,6 +173,7 @@ impl Caretaker {
             return;
         };
         self.restarts.remove(&(name.clone(), candidate.clone()));
+        self.forget_looks(name).await;
         self.tell_of_little_traffic(name).await;
         Box::pin(self.perform(name)).await;
         fault_points::crash(number, ("none", "deploy"), "performed");
@@ -256,6 +261,8 @@ impl Caretaker {
                     self.apply(&kept.service, event).await;
                 }
             }
+            // One of the targets that the next step needs: it is started again, as at the beginning.
+            State::Preparing { .. } if count < START_EXITS_MAX && self.has_healthy(&kept.service, &kept.version) => {}
             State::StepGating { .. } | State::Preparing { .. } | State::Raising { .. } | State::Judging { .. } => {
                 self.regressed(&kept.service, format!("{what}{lines}")).await;
             }
@@ -355,9 +362,13 @@ impl Caretaker {
         })
     }
 
+    fn has_healthy(&self, name: &ServiceName, version: &VersionName) -> bool {
+        self.targets.values().any(|entry| entry.serves(name, version) && entry.healthy)
+    }
+
     fn serves_healthy(&self, name: &ServiceName) -> bool {
         let serving = self.services.get(name).and_then(Service::serving);
-        serving.is_some_and(|serving| self.targets.values().any(|entry| entry.serves(name, serving) && entry.healthy))
+        serving.is_some_and(|serving| self.has_healthy(name, serving))
     }
 
     pub(crate) async fn mark_irreversible(&mut self, name: &ServiceName, gate: &str) -> Result<(), String> {

@@ -25,6 +25,10 @@ const GUARD_EVIDENCE: f64 = 1_000.0;
 const COPIES_MIN: u64 = 100;
 /// Between two weights: three epochs must not share a second.
 const RAISE_MIN_S: u64 = 2;
+/// Of so many releases of a service every look is kept; of those before, their history.
+const LOOKED_AT_MAX: u64 = 50;
+/// Longer without a look, and how open units ended is not known.
+const SILENT_MAX_S: u64 = 5;
 /// A look is recorded when something changes, and at least so often.
 const RECORD_EVERY_S: u64 = 10;
 /// Later in a step, so often: a day of it stays small.
@@ -59,19 +63,32 @@ impl Caretaker {
     }
 
     /// After a start: what was counted by a worker that is gone stays, what it had open is closed.
-    pub(crate) fn recover_analyses(&mut self, stored: &[(String, String)]) {
-        for (name, service) in &self.services {
-            let Some(release) = service.running_release() else { continue };
-            let kept = stored.iter().find(|(stored, _)| *stored == key(name, release.number));
-            let Some(mut analysis) = kept.and_then(|(_, text)| serde_json::from_str::<Analysis>(text).ok()) else { continue };
-            analysis.scales.abandon();
-            self.analyses.insert(name.clone(), analysis);
+    pub(crate) async fn recover_analyses(&mut self) {
+        let running = self.services.values().filter_map(|service| Some((service.name.clone(), service.running_release()?.number)));
+        for (name, number) in running.collect::<Vec<_>>() {
+            let kept = self.store.values(&key(&name, number)).await;
+            match kept.first().map(|(_, text)| serde_json::from_str::<Analysis>(text)) {
+                Some(Ok(mut analysis)) => {
+                    analysis.scales.abandon();
+                    self.analyses.insert(name, analysis);
+                }
+                Some(Err(error)) => eprintln!("error: service {name}: the analysis of release {number} is unreadable: {error}"),
+                None => {}
+            }
         }
+    }
+
+    /// Looks of releases that are long over.
+    pub(crate) async fn forget_looks(&mut self, name: &ServiceName) {
+        let Some(oldest) = self.running_release(name).and_then(|release| release.number.checked_sub(LOOKED_AT_MAX)) else { return };
+        let range = |of: &str| (format!("{of}/{name}/"), format!("{of}/{name}/{oldest:08}"));
+        let delete_ranges = vec![range("look"), range("analysis")];
+        let _ = self.store.commit(Batch { delete_ranges, ..Batch::default() }).await;
     }
 
     /// All data threads draw by the newest table.
     pub(crate) fn analyses_acknowledged(&mut self) {
-        let now_s = self.now() / 1_000;
+        let now_s = self.data_plane.second();
         let judged: Vec<ServiceName> = self.services.values().filter(|it| self.judged(it).is_some()).map(|it| it.name.clone()).collect();
         for name in judged {
             if let Some(analysis) = self.analyses.get_mut(&name) {
@@ -81,22 +98,58 @@ impl Caretaker {
         }
     }
 
-    /// Once a second: a look, what follows from it, and what the user's own metrics say.
-    pub(crate) async fn look_at_analysis(&mut self, name: &ServiceName) {
-        let Some(release) = self.running_release(name).filter(|release| is_judged(release)).cloned() else { return };
+    /// Once a second: a look at each canary, kept together, and what follows from them.
+    pub(crate) async fn look_at_analyses(&mut self) {
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        let looks: Vec<Look> = names.iter().filter_map(|name| self.look(name)).collect();
+        if looks.is_empty() {
+            return self.withdraw_what_is_unreadable(&names).await;
+        }
+        let takes_back = looks.iter().any(|look| matches!(look.said.action, Action::Rollback | Action::Withdraw));
+        let puts = looks.iter().flat_map(|look| look.puts.clone()).collect();
+        let kept = {
+            // Taking back does not wait for the disk.
+            let _urgent = takes_back.then(|| self.store.urgent());
+            self.store.commit(Batch { puts, ..Batch::default() }).await
+        };
+        if let Err(error) = &kept {
+            eprintln!("error: looks could not be kept: {}", unavailable(error).message);
+        }
+        for look in looks {
+            if kept.is_ok() {
+                self.analyses.insert(look.name.clone(), look.analysis);
+                if look.opened {
+                    self.publish();
+                }
+            } else if !matches!(look.said.action, Action::Rollback | Action::Withdraw) {
+                continue;
+            }
+            self.act_on(&look.name, &look.release, &look.said).await;
+        }
+    }
+
+    /// A look, if a second has passed; nothing follows from it before it is kept.
+    fn look(&mut self, name: &ServiceName) -> Option<Look> {
+        let release = self.running_release(name).filter(|release| is_judged(release)).cloned()?;
         if self.paused.contains_key(name) || fault_points::pauses(&release, &self.config.state_dir) {
-            return;
+            return None;
         }
         self.ask_metrics(name, &release);
-        let Some(before) = self.analyses.get(name).filter(|analysis| analysis.release == release.id) else { return };
-        let Some(counted) = self.data_plane.counted(&release.id).filter(|counted| counted.complete_s > before.scales.looked_at()) else {
-            return;
-        };
+        let before = self.analyses.get(name).filter(|analysis| analysis.release == release.id)?;
+        // What could not be kept is not tried a hundred times a second.
+        let tried_s = self.tried.get(name).copied().unwrap_or(0);
+        let tried_s = if before.scales.looked_at() == 0 { 0 } else { tried_s };
+        let counted = self.data_plane.counted(&release.id, before.scales.looked_at().max(tried_s))?;
         let mut analysis = before.clone();
-        let now_s = counted.complete_s;
-        let recent = [&before.candidate, &before.compared].map(|version| self.data_plane.recent(name, version));
-        if release.paused.is_some() {
-            analysis.scales.was_paused(now_s.saturating_sub(analysis.scales.looked_at().max(1)));
+        let (now_s, last_s) = (counted.complete_s, analysis.scales.looked_at());
+        self.tried.insert(name.clone(), now_s);
+        let recent = [&analysis.candidate, &analysis.compared].map(|version| self.data_plane.recent(name, version));
+        if release.paused.is_some() && last_s > 0 {
+            analysis.scales.was_paused(now_s - last_s);
+        }
+        if last_s > 0 && now_s - last_s > SILENT_MAX_S {
+            // Cells of that gap may be gone, and with them how the units ended that were open.
+            analysis.scales.abandon();
         }
         put(&mut analysis.scales, counted.cells);
         let outcome = analysis.scales.look(now_s);
@@ -104,8 +157,9 @@ impl Caretaker {
             analysis.last_draw_s = now_s;
         }
         let mut said = analysis.said(&outcome, wall_ms(), recent);
-        self.note_circumstances(&analysis, &mut said, now_s);
-        let is_due = analysis.scales.is_due(now_s);
+        self.note_circumstances(&release, &analysis, &mut said, now_s);
+        // A step that is passed opens its own epoch; no three share a second.
+        let is_due = analysis.scales.is_due(now_s) && said.action != Action::Advance;
         // A metric counts from the next epoch on; an epoch more does no harm to the bounds, as long as no outcome opens it.
         let may_join = !analysis.knows_all_thresholds() && analysis.scales.may_open(now_s);
         let has_joined = (is_due || may_join) && analysis.join(&self.data_plane.heads(name, &analysis.stable));
@@ -113,33 +167,50 @@ impl Caretaker {
         if opened {
             analysis.scales.open_next(now_s);
         }
-        if let Err(error) = self.keep_look(name, &mut analysis, said.clone()).await {
-            eprintln!("error: service {name}: a look could not be kept: {}", error.message);
-            // Taking back does not wait for the disk.
-            if !matches!(said.action, Action::Rollback | Action::Withdraw) {
-                return;
+        let puts = record(name, &mut analysis, said.clone());
+        Some(Look { name: name.clone(), release, analysis, said, opened, puts })
+    }
+
+    /// What was counted of a release cannot be read any more: nothing is known of its candidate.
+    async fn withdraw_what_is_unreadable(&mut self, names: &[ServiceName]) {
+        for name in names {
+            let Some(release) = self.running_release(name).filter(|release| is_judged(release)) else { continue };
+            let judges = matches!(release.settings.canary.as_ref().map(|it| &it.analysis), Some(model::Analysis::Judged(_)));
+            let known = self.analyses.get(name).is_some_and(|analysis| analysis.release == release.id);
+            if judges && !known && !self.paused.contains_key(name) {
+                let reason = "measurement invalid: what was counted so far cannot be read".to_owned();
+                self.take_candidate_back(name, Event::Withdrawn { reason }, Outcome::Withdrawn).await;
             }
         }
-        if opened {
-            self.publish();
-        }
-        self.act_on(name, &release, &said).await;
     }
 
     /// What is true of a look besides the judge's numbers.
-    fn note_circumstances(&self, analysis: &Analysis, said: &mut Said, now_s: u64) {
+    fn note_circumstances(&self, release: &Release, analysis: &Analysis, said: &mut Said, now_s: u64) {
         let silent_s = now_s.saturating_sub(analysis.last_draw_s);
+        let plan = analysis.scales.plan();
+        let is_over = analysis.scales.limit_age(now_s) >= plan.max_step;
+        let holds = |said: &mut Said, reason: &str, sentence: String| {
+            (said.action, said.verdict) = (Action::Hold, judge::Verdict::Inconclusive);
+            (said.reason, said.sentence) = (reason.to_owned(), sentence);
+        };
+        if said.verdict == judge::Verdict::Expired && judged_step(release).is_none() {
+            // It was passed already, and what the next one needs is awaited.
+            holds(said, "dwell", "the step is passed; the next one is prepared".to_owned());
+        }
         if silent_s >= SILENT_S && matches!(said.action, Action::Hold | Action::Ask) {
-            said.sentence = format!("no request for {silent_s} s: nothing is measured, and the step holds");
+            let what = if analysis.scales.is_of_cohorts() { "new client" } else { "request" };
+            said.sentence = format!("no {what} for {silent_s} s: nothing is measured, and the step holds");
             "no_traffic".clone_into(&mut said.reason);
         }
         if said.action == Action::Advance
             && let Some((name, why)) = self.silent_metric(analysis)
         {
-            said.action = Action::Hold;
-            said.verdict = judge::Verdict::Inconclusive;
-            said.reason = format!("metric:{name}");
-            said.sentence = format!("all requests are fine, but {name} gives nothing: {why}");
+            holds(said, &format!("metric:{name}"), format!("all requests are fine, but {name} gives nothing: {why}"));
+        }
+        if said.action == Action::Advance && is_over && plan.expired == judge::Expired::Ask {
+            // Whom a person was told to decide on does not go on by itself.
+            (said.action, said.verdict) = (Action::Ask, judge::Verdict::Expired);
+            said.sentence = format!("{}, but only after the step's limit", said.sentence);
         }
         if !matches!(said.action, Action::Rollback | Action::Withdraw)
             && let Some(reason) = self.guard_failure(analysis)
@@ -183,14 +254,17 @@ impl Caretaker {
                     breaks.then(|| format!("{name} of {candidate} breaks its limit of {limit}: {value}"))
                 }
                 latency => {
-                    let recent = self.data_plane.recent(&ServiceName::clone(self.service_of(&analysis.release)?), candidate);
-                    let (name, value) = match latency {
-                        GuardMetric::P50 => ("p50", recent.p50_ms),
-                        GuardMetric::P95 => ("p95", recent.p95_ms),
-                        _ => ("p99", recent.p99_ms),
+                    let (name, above) = match latency {
+                        GuardMetric::P50 => ("p50", 0.5),
+                        GuardMetric::P95 => ("p95", 0.05),
+                        _ => ("p99", 0.01),
                     };
-                    let value = value.filter(|value| recent.requests >= least && *value > limit)?;
-                    Some(format!("{name} of {candidate} breaks its limit of {limit:.0} ms: {value:.0} ms over the last seconds"))
+                    let (all, slower) = self.data_plane.slower(self.service_of(&analysis.release)?, candidate, limit);
+                    let decides = judge::ln_evidence_over(above, slower, all) >= GUARD_EVIDENCE.ln();
+                    (all >= least && decides).then(|| {
+                        let (slower, all) = (thousands(slower), thousands(all));
+                        format!("{name} of {candidate} breaks its limit of {limit:.0} ms: {slower} of its last {all} requests took longer")
+                    })
                 }
             }
         })
@@ -198,25 +272,6 @@ impl Caretaker {
 
     fn service_of(&self, release: &ReleaseId) -> Option<&ServiceName> {
         self.services.values().find(|service| service.release.as_ref().is_some_and(|it| it.id == *release)).map(|service| &service.name)
-    }
-
-    async fn keep_look(&mut self, name: &ServiceName, analysis: &mut Analysis, said: Said) -> Result<(), Rejected> {
-        let now_s = analysis.scales.looked_at();
-        let every = if said.step_age_s < SELDOM_AFTER_S { RECORD_EVERY_S } else { RECORD_SELDOM_S };
-        let news = analysis.last.as_ref().is_none_or(|last| {
-            (last.verdict, &last.reason, last.action, last.step) != (said.verdict, &said.reason, said.action, said.step)
-        });
-        let mut puts = Vec::new();
-        if news || now_s >= analysis.recorded_at_s + every {
-            analysis.looks += 1;
-            analysis.recorded_at_s = now_s;
-            puts.push((look_key(name, analysis.number, analysis.looks), serde_json::to_string(&said).expect("plain data")));
-        }
-        analysis.last = Some(said);
-        puts.push((key(name, analysis.number), serde_json::to_string(&analysis).expect("plain data")));
-        self.store.commit(Batch { puts, ..Batch::default() }).await.map_err(|error| unavailable(&error))?;
-        self.analyses.insert(name.clone(), analysis.clone());
-        Ok(())
     }
 
     async fn act_on(&mut self, name: &ServiceName, release: &Release, said: &Said) {
@@ -259,11 +314,11 @@ impl Caretaker {
 
     /// The candidate is worse than stable, or does not run: traffic goes back, unless a migration has ruled stable out.
     pub(crate) async fn regressed(&mut self, name: &ServiceName, reason: String) {
-        let Some(release) = self.running_release(name) else { return };
+        let Some(release) = self.running_release(name).cloned() else { return };
         let Some(gate) = release.irreversible.clone() else {
             return self.take_candidate_back(name, Event::Regressed { reason }, Outcome::RolledBack).await;
         };
-        if release.paused.is_some() {
+        if release.paused.is_some() || !self.warned.insert(release.id.clone()) {
             return;
         }
         let why = format!(
@@ -291,13 +346,20 @@ impl Caretaker {
 
     /// What the state `Preparing` waits for: the step's targets, and nobody who holds it.
     pub(crate) async fn preparing(&mut self, name: &ServiceName, release: &Release, step: usize, in_state_ms: u64) {
-        if release.paused.is_some() {
+        let is_young =
+            self.analyses.get(name).filter(|it| it.release == release.id).is_some_and(|it| it.scales.is_young(self.data_plane.second()));
+        if release.paused.is_some() || is_young && release.weight() > 0 || self.now() < self.not_before {
             return;
         }
         let wanted = self.wanted_of(name, &release.candidate);
         let healthy_of = |version: &VersionName| self.targets.values().filter(|it| it.serves(name, version) && it.healthy).count();
         let healthy = healthy_of(&release.candidate);
-        if healthy >= wanted && release.baseline().is_none_or(|baseline| healthy_of(&baseline) >= wanted) {
+        let lame = release.baseline().filter(|baseline| healthy_of(baseline) < wanted);
+        if healthy >= wanted && lame.is_none() {
+            // Nobody is compared with a stable that is down, and nobody goes back to it.
+            if release.stable.as_ref().is_some_and(|stable| healthy_of(stable) == 0) {
+                return;
+            }
             return Box::pin(self.apply(name, Event::TargetsBecameHealthy)).await;
         }
         if in_state_ms >= release.settings.start_timeout_ms {
@@ -305,10 +367,11 @@ impl Caretaker {
             let lines = lines.map(|entry| last_lines(&self.log_file(name, &release.candidate), entry.kept.log_from)).unwrap_or_default();
             let weight = weight(f64::from(release.settings.steps()[step].weight) / f64::from(WEIGHT_SUM));
             let timeout = in_words(release.settings.start_timeout_ms as f64);
-            let reason = format!(
-                "{} has {healthy} healthy targets after {timeout}, and the step to {weight} needs {wanted}{lines}",
-                release.candidate
-            );
+            let (who, healthy) = match &lame {
+                Some(baseline) if healthy >= wanted => (baseline, healthy_of(baseline)),
+                _ => (&release.candidate, healthy),
+            };
+            let reason = format!("{who} has {healthy} healthy targets after {timeout}, and the step to {weight} needs {wanted}{lines}");
             self.regressed(name, reason).await;
         }
     }
@@ -465,12 +528,17 @@ impl Caretaker {
         (full, step, why): (bool, Option<usize>, Option<String>),
     ) -> Result<Value, Rejected> {
         let conflict = |text: String| Rejected::new("conflict", text).hint(format!("changeover status {name}"));
-        let at = release.state.step();
+        // The step whose weight is set: what comes next is not looked at yet.
+        let at = match release.state {
+            State::Raising { step } | State::Judging { step } => Some(step + 1),
+            State::StepGating { step, .. } | State::Preparing { step, .. } => Some(step),
+            _ => None,
+        };
         if let (Some(wanted), Some(at)) = (step, at)
-            && wanted != at + 1
+            && wanted != at
         {
             let now = weight(f64::from(release.weight()) / f64::from(WEIGHT_SUM));
-            return Err(conflict(format!("{name} has moved on: it is at step {} ({now}), not {wanted}; nothing was done", at + 1)));
+            return Err(conflict(format!("{name} has moved on: it is at step {at} ({now}), not {wanted}; nothing was done")));
         }
         let event = match release.state {
             State::Judging { step } => {
@@ -518,6 +586,36 @@ impl Caretaker {
             self.reconcile(name).await;
         }
     }
+}
+
+/// A look that waits to be kept.
+struct Look {
+    name: ServiceName,
+    release: Release,
+    analysis: Analysis,
+    said: Said,
+    /// An epoch was opened: the data plane has to know.
+    opened: bool,
+    puts: Vec<(String, String)>,
+}
+
+/// What is written of a look: the scales always, the look itself when it is news or some time has passed.
+fn record(name: &ServiceName, analysis: &mut Analysis, said: Said) -> Vec<(String, String)> {
+    let now_s = analysis.scales.looked_at();
+    let every = if said.step_age_s < SELDOM_AFTER_S { RECORD_EVERY_S } else { RECORD_SELDOM_S };
+    let news = analysis
+        .last
+        .as_ref()
+        .is_none_or(|last| (last.verdict, &last.reason, last.action, last.step) != (said.verdict, &said.reason, said.action, said.step));
+    let mut puts = Vec::new();
+    if news || now_s >= analysis.recorded_at_s + every {
+        analysis.looks += 1;
+        analysis.recorded_at_s = now_s;
+        puts.push((look_key(name, analysis.number, analysis.looks), serde_json::to_string(&said).expect("plain data")));
+    }
+    analysis.last = Some(said);
+    puts.push((key(name, analysis.number), serde_json::to_string(&analysis).expect("plain data")));
+    puts
 }
 
 /// No comparison of the judge's, since a copy is no request: only what is plain.

@@ -28,6 +28,8 @@ pub struct Happening {
 pub struct Batch {
     pub puts: Vec<(String, String)>,
     pub deletes: Vec<String>,
+    /// Keys from the first on, below the second.
+    pub delete_ranges: Vec<(String, String)>,
     pub happenings: Vec<Happening>,
 }
 
@@ -80,6 +82,8 @@ pub struct Loaded {
     pub last_seq: u64,
 }
 
+/// Keys that are needed at a start.
+const LOADED: [&str; 6] = ["service/", "target/", "desired", "good", "paused", "clock"];
 const FORMAT: i64 = 1;
 /// So many events are kept; a release makes about ten.
 const HAPPENINGS_MAX: u64 = 100_000;
@@ -89,7 +93,9 @@ const TRIM_EVERY: u32 = 1_000;
 impl Store {
     pub fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
         let connection = open(path)?;
-        let values = values(&connection, "").map_err(StoreError::Unavailable)?;
+        // What grows with the history is read when somebody asks for it.
+        let read = LOADED.map(|prefix| values(&connection, prefix));
+        let values = read.into_iter().collect::<rusqlite::Result<Vec<_>>>().map_err(StoreError::Unavailable)?.concat();
         let last_seq = connection
             .query_row("SELECT COALESCE(MAX(seq), 0) FROM happenings", [], |row| row.get::<_, i64>(0))
             .map_err(StoreError::Unavailable)?;
@@ -205,6 +211,9 @@ fn write(connection: &mut Connection, batch: &Batch) -> rusqlite::Result<()> {
     for key in &batch.deletes {
         transaction.prepare_cached("DELETE FROM kept WHERE key = ?1")?.execute(params![key])?;
     }
+    for (from, below) in &batch.delete_ranges {
+        transaction.prepare_cached("DELETE FROM kept WHERE key >= ?1 AND key < ?2")?.execute(params![from, below])?;
+    }
     for it in &batch.happenings {
         transaction.prepare_cached("INSERT OR REPLACE INTO happenings VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
             it.seq as i64,
@@ -241,7 +250,8 @@ fn read(connection: &Connection, since: u64, service: Option<&str>, limit: usize
 }
 
 fn values(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<(String, String)>> {
-    let mut statement = connection.prepare("SELECT key, value FROM kept WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key")?;
-    let rows = statement.query_map(params![prefix], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // The key's own order, not a scan: behind a prefix comes no character that is larger.
+    let mut statement = connection.prepare_cached("SELECT key, value FROM kept WHERE key >= ?1 AND key < ?2 ORDER BY key")?;
+    let rows = statement.query_map(params![prefix, format!("{prefix}\u{10FFFF}")], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }

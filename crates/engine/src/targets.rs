@@ -48,6 +48,8 @@ pub(crate) struct Entry {
     pub kept: Kept,
     pub life: Life,
     pub healthy: bool,
+    /// It ran before we came: it counts as healthy for routing until its checks say what it is.
+    pub assumed: bool,
     /// Found bad often enough; a target that was just restored is neither healthy nor fallen.
     pub fallen: bool,
     /// The last answer of its health check, in words.
@@ -80,6 +82,7 @@ impl Entry {
             kept,
             life,
             healthy: false,
+            assumed: false,
             fallen: false,
             detail: "not asked yet".to_owned(),
             tries: 0,
@@ -97,7 +100,7 @@ impl Entry {
     /// Its process has ended.
     pub(crate) fn gone(&mut self) {
         self.life = Life::Stopping { kill_at: Moment::MAX };
-        self.healthy = false;
+        (self.healthy, self.assumed) = (false, false);
         if let Some(checks) = self.checks.take() {
             checks.abort();
         }
@@ -106,7 +109,7 @@ impl Entry {
     pub(crate) fn view(&self) -> TargetView {
         TargetView {
             version: self.kept.version.clone(),
-            target: Target { id: self.kept.id.clone(), address: self.kept.address, healthy: self.healthy },
+            target: Target { id: self.kept.id.clone(), address: self.kept.address, healthy: self.healthy || self.assumed },
         }
     }
 

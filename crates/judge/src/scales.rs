@@ -205,10 +205,20 @@ impl Scales {
         age >= stretch.opened_at_age + length
     }
 
+    /// The open epoch is so young that a further one might share a second with the one before it.
+    pub fn is_young(&self, now: u64) -> bool {
+        let Some(stretch) = self.stretches.last() else { return false };
+        self.step_age(now).is_none_or(|age| age < stretch.opened_at_age + 2)
+    }
+
+    /// The step's age without the time that it was paused.
+    pub fn limit_age(&self, now: u64) -> u64 {
+        self.step_age(now).unwrap_or(0).saturating_sub(self.paused_s)
+    }
+
     /// An epoch may be opened before it is due: not during a warm-up, and no three in a second.
     pub fn may_open(&self, now: u64) -> bool {
-        let (Some(stretch), Some(age)) = (self.stretches.last(), self.step_age(now)) else { return false };
-        !stretch.warm && age >= stretch.opened_at_age + 2
+        !self.is_warming() && !self.is_young(now)
     }
 
     /// Opens the next epoch of this step; returns its number.
@@ -299,6 +309,18 @@ impl Scales {
         }
     }
 
+    /// The clock has begun anew, and whoever counted is gone: what was counted is closed for good. A step begins next.
+    pub fn begin_anew(&mut self) {
+        self.abandon();
+        for stretch in &mut self.stretches {
+            stretch.ended_at = Some(0);
+        }
+        // Later than every cell.
+        self.fold(u64::MAX);
+        (self.looked_at, self.step_since, self.paused_s) = (0, None, 0);
+        self.split_since = None;
+    }
+
     /// Looks at second `now`, up to which all cells are complete.
     pub fn look(&mut self, now: u64) -> Outcome {
         let now = now.max(self.looked_at);
@@ -312,7 +334,7 @@ impl Scales {
         let step_age_s = self.step_age(now).unwrap_or(0);
         let circumstances = Circumstances {
             step_age_s,
-            limit_age_s: step_age_s.saturating_sub(self.paused_s),
+            limit_age_s: self.limit_age(now),
             regressed: self.regressed,
             split_since_s: self.split_since.map(|since| now - since),
             guard: self.guard(now),
@@ -327,7 +349,7 @@ impl Scales {
     fn fold(&mut self, now: u64) {
         let (metrics, closing, cohorts) = (&self.metrics, self.plan.closing, self.cohorts);
         for stretch in &mut self.stretches {
-            while let Some(first) = stretch.cells.first_entry().filter(|cell| cell.key() + 1 + closing <= now) {
+            while let Some(first) = stretch.cells.first_entry().filter(|cell| (cell.key() + 1).saturating_add(closing) <= now) {
                 let tallies = first.remove();
                 stretch.drawn[0] += tallies.candidate.drawn;
                 stretch.drawn[1] += tallies.stable.drawn;
@@ -422,6 +444,26 @@ impl Scales {
         let now = self.looked_at;
         let past = self.past.iter().map(|past| past.epoch(metric, side));
         past.chain(self.stretches.iter().map(|stretch| seen(stretch, metric, side, self.cohorts, now, delay))).collect()
+    }
+
+    /// All units of the release and those that are known to be bad, for display: candidate, stable.
+    pub fn known(&self, metric: &Measured) -> [Units; 2] {
+        let (set, now) = (Set::of(metric, Side::Worse, self.cohorts), self.looked_at);
+        let mut known = [Units::default(); 2];
+        for past in self.past.iter().filter(|past| counts(past.number, past.warm, metric, Side::Worse)) {
+            add(&mut known[0], past.closed[set.number].candidate);
+            add(&mut known[1], past.closed[set.number].stable);
+        }
+        for stretch in self.stretches.iter().filter(|it| counts(it.number, it.warm, metric, Side::Worse)) {
+            add(&mut known[0], stretch.closed[set.number].candidate);
+            add(&mut known[1], stretch.closed[set.number].stable);
+            for (second, tallies) in stretch.cells.range(..now) {
+                let is_closed = |closes: u64| second + 1 + closes <= now;
+                add(&mut known[0], units(&tallies.candidate, set.rule, set.number, is_closed(set.closing.candidate), false));
+                add(&mut known[1], units(&tallies.stable, set.rule, set.number, is_closed(set.closing.stable), false));
+            }
+        }
+        known
     }
 
     /// Units drawn in this step so far: candidate, stable.

@@ -106,6 +106,8 @@ struct Watched {
     arm: usize,
     /// Counter sets in which it is bad.
     bad: u8,
+    /// Requests of it that count and have no answer yet.
+    open: u32,
 }
 
 impl Clients {
@@ -124,41 +126,41 @@ impl Clients {
     pub(crate) fn enter(&self, key: &ClientKey, sticky: &Sticky, cell: (u32, u64), arm: usize, now: Instant) -> bool {
         let mut state = self.state();
         state.expire(cell.1);
+        // A thread that has not the newest table yet.
+        if sticky.before < state.before {
+            return false;
+        }
         if state.before != sticky.before {
             state.before = sticky.before;
             state.seen.fill(0);
         }
-        if let Some(watched) = state.watched.get(&key.hash).filter(|watched| watched.before == sticky.before) {
-            return now.saturating_duration_since(watched.since) < Duration::from_millis(sticky.window_ms);
+        if let Some(watched) = state.watched.get_mut(&key.hash).filter(|watched| watched.before == sticky.before) {
+            let counts = now.saturating_duration_since(watched.since) < Duration::from_millis(sticky.window_ms);
+            watched.open += u32::from(counts);
+            return counts;
         }
         if key.place < sticky.before || state.has_seen(key.hash) || state.watched.len() >= CLIENTS_MAX {
             return false;
         }
         state.see(key.hash);
         state.order.push_back((cell.1, key.hash));
-        state.watched.insert(key.hash, Watched { since: now, before: sticky.before, cell, arm, bad: 0 });
+        state.watched.insert(key.hash, Watched { since: now, before: sticky.before, cell, arm, bad: 0, open: 1 });
         state.cells.entry(cell).or_default()[arm].drawn += 1;
         true
     }
 
-    /// A request of a client that counts was bad in these sets.
-    pub(crate) fn bad(&self, client: u64, sets: u8) {
-        if sets == 0 {
-            return;
-        }
+    /// A request of a client that counts was bad in these sets. `is_answered`: its answer has come, or it has ended without one.
+    pub(crate) fn tell(&self, client: u64, sets: u8, is_answered: bool) {
         let mut state = self.state();
         let Some(watched) = state.watched.get_mut(&client) else { return };
-        let fresh = sets & !watched.bad;
-        watched.bad |= sets;
-        let (cell, arm) = (watched.cell, watched.arm);
-        let Some(counts) = state.cells.get_mut(&cell) else { return };
-        for (set, bad) in counts[arm].bad.iter_mut().enumerate() {
-            *bad += u64::from(fresh >> set & 1);
-        }
+        watched.open = watched.open.saturating_sub(u32::from(is_answered));
+        state.mark(client, sets);
     }
 
-    pub(crate) fn read(&self) -> Vec<CellCounts> {
-        let state = self.state();
+    /// `second`: up to which cells are complete.
+    pub(crate) fn read(&self, second: u64) -> Vec<CellCounts> {
+        let mut state = self.state();
+        state.expire(second);
         let cell = |(&(epoch, second), counts): (&(u32, u64), &[ArmCounts; 2])| CellCounts {
             epoch,
             second,
@@ -178,6 +180,10 @@ impl State {
         self.expired_at = second;
         while let Some((since, client)) = self.order.front().copied().filter(|(since, _)| since + self.closing_s < second) {
             self.order.pop_front();
+            // A request of its window that has no answer by now has failed, and was slow.
+            if self.watched.get(&client).is_some_and(|watched| watched.cell.1 == since && watched.open > 0) {
+                self.mark(client, u8::MAX);
+            }
             // It may have come again at a later step.
             if self.watched.get(&client).is_some_and(|watched| watched.cell.1 == since) {
                 self.watched.remove(&client);
@@ -185,6 +191,17 @@ impl State {
         }
         let oldest = second.saturating_sub(self.closing_s + SLACK_S);
         self.cells.retain(|(_, of), _| *of >= oldest);
+    }
+
+    fn mark(&mut self, client: u64, sets: u8) {
+        let Some(watched) = self.watched.get_mut(&client) else { return };
+        let fresh = sets & !watched.bad;
+        watched.bad |= sets;
+        let (cell, arm) = (watched.cell, watched.arm);
+        let Some(counts) = self.cells.get_mut(&cell) else { return };
+        for (set, bad) in counts[arm].bad.iter_mut().enumerate() {
+            *bad += u64::from(fresh >> set & 1);
+        }
     }
 
     fn bits(client: u64) -> impl Iterator<Item = u64> {
@@ -241,9 +258,9 @@ mod tests {
         let key = cohorts.client(&headers("ana"), ADDRESS);
         assert!(clients.enter(&key, &cohorts.sticky, (1, 10), 0, now));
         assert!(clients.enter(&key, &cohorts.sticky, (1, 11), 0, now), "its other requests within the window count, too");
-        clients.bad(key.hash, 0b01);
-        clients.bad(key.hash, 0b11);
-        let counts = clients.read();
+        clients.tell(key.hash, 0b01, true);
+        clients.tell(key.hash, 0b11, true);
+        let counts = clients.read(12);
         assert_eq!((counts.len(), counts[0].candidate.drawn, counts[0].candidate.bad[..2].to_vec()), (1, 1, vec![1, 1]));
         // After its closing it is not counted again in this step …
         let later = now + Duration::from_secs(200);
@@ -253,6 +270,19 @@ mod tests {
         assert!(clients.enter(&key, &next, (3, 220), 0, later));
         let moved = Sticky { before: key.place + 1, ..cohorts.sticky };
         assert!(!clients.enter(&key, &moved, (4, 400), 0, later));
+    }
+
+    #[test]
+    fn a_client_whose_request_has_no_answer_at_the_end_is_bad() {
+        let (cohorts, clients, now) = (cohorts(0, "r1"), Clients::new(90), Instant::now());
+        let [hung, fine] = ["ana", "ben"].map(|user| cohorts.client(&headers(user), ADDRESS));
+        for key in [&hung, &fine] {
+            assert!(clients.enter(key, &cohorts.sticky, (1, 10), 0, now));
+        }
+        clients.tell(fine.hash, 0, true);
+        assert_eq!(clients.read(100)[0].candidate.bad[0], 0);
+        let counts = clients.read(101)[0].candidate;
+        assert_eq!((counts.drawn, counts.bad[0], counts.bad[1]), (2, 1, 1));
     }
 
     #[test]

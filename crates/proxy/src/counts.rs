@@ -13,8 +13,10 @@ pub struct Counts {
     pub requests: u64,
     /// 5xx of the target, resets, timeouts, and connect failures after all tries.
     pub bad: u64,
-    /// Of these, those of a fixed half of the clients: how evenly failures fall on the halves says whether they come one by one.
+    /// Of these, those of a fixed half of the connections: how evenly failures fall on the halves says whether they come one by one.
     pub bad_of_half: u64,
+    /// In so many of 64 groups of connections something failed.
+    pub bad_groups: u32,
     /// Answers by class: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub classes: [u64; 5],
     /// From the request's head to the answer's end.
@@ -34,6 +36,7 @@ struct Block {
     requests: AtomicU64,
     bad: AtomicU64,
     bad_of_half: AtomicU64,
+    bad_groups: AtomicU64,
     sum_ns: AtomicU64,
     classes: [AtomicU64; 5],
     buckets: [AtomicU64; BUCKETS],
@@ -51,6 +54,7 @@ impl VersionCounts {
             requests: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             bad_of_half: AtomicU64::new(0),
+            bad_groups: AtomicU64::new(0),
             sum_ns: AtomicU64::new(0),
             classes: [const { AtomicU64::new(0) }; 5],
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
@@ -74,17 +78,20 @@ impl VersionCounts {
         }
     }
 
-    /// A failure of a client in the counted half.
-    pub(crate) fn record_half(&self, thread: usize) {
-        bump(&self.blocks[thread].bad_of_half, 1);
+    /// A failure on a connection with this hash.
+    pub(crate) fn record_cluster(&self, thread: usize, connection: u64) {
+        let block = &self.blocks[thread];
+        bump(&block.bad_of_half, connection >> 63);
+        block.bad_groups.store(block.bad_groups.load(Ordering::Relaxed) | 1 << (connection & 63), Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> Counts {
-        let mut counts = Counts::default();
+        let (mut counts, mut groups) = (Counts::default(), 0);
         for block in &self.blocks {
             counts.requests += block.requests.load(Ordering::Relaxed);
             counts.bad += block.bad.load(Ordering::Relaxed);
             counts.bad_of_half += block.bad_of_half.load(Ordering::Relaxed);
+            groups |= block.bad_groups.load(Ordering::Relaxed);
             counts.latency_sum_ns += block.sum_ns.load(Ordering::Relaxed);
             for (sum, class) in counts.classes.iter_mut().zip(&block.classes) {
                 *sum += class.load(Ordering::Relaxed);
@@ -96,6 +103,7 @@ impl VersionCounts {
                 counts.heads.add_to_bucket(bucket, count.load(Ordering::Relaxed));
             }
         }
+        counts.bad_groups = groups.count_ones();
         counts
     }
 }

@@ -241,9 +241,14 @@ impl Passage {
         }
         self.arm = service.draw();
         if let (Some(arm @ 0..=1), Some(epoch)) = (self.arm, &service.epoch) {
-            let now = if self.has_waited { Instant::now() } else { self.started };
+            let now = self.now();
             self.unit = Some(Box::new(Unit::draw(epoch, self.lane.index, arm, now)));
         }
+    }
+
+    /// When it is drawn: an earlier second may be complete already.
+    fn now(&self) -> Instant {
+        if self.has_waited || !self.attempts.is_first() { Instant::now() } else { self.started }
     }
 
     fn draw_client(&mut self, service: &Service, cohorts: &Cohorts, headers: &HeaderMap) {
@@ -253,7 +258,7 @@ impl Passage {
             self.cookie = HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax")).ok().map(Box::new);
         }
         if let (Some(arm @ 0..=1), Some(epoch)) = (self.arm, &service.epoch) {
-            let now = if self.has_waited { Instant::now() } else { self.started };
+            let now = self.now();
             self.unit = Unit::of_client(epoch, &key, &cohorts.sticky, arm, now).map(Box::new);
         }
     }

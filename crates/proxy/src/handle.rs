@@ -17,6 +17,7 @@ use telemetry::LogWriter;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::black_box;
+use crate::clock::second_of;
 use crate::counts::Counts;
 use crate::lane::{Command, Lane};
 use crate::metrics;
@@ -26,6 +27,8 @@ use crate::unit::CellCounts;
 
 /// A lane that does not answer for so long is stuck; better to say so than to wait on.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
+/// A data thread that did not tick for so long counts as gone.
+const SILENT_S: u64 = 5;
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// After a kill, sockets close at the lanes' next turn.
 const KILL_MAX: Duration = Duration::from_secs(1);
@@ -184,11 +187,20 @@ impl Proxy {
     }
 
     /// What was counted for the judge of a release, and the second since boot up to which every thread's draws are complete.
-    pub fn cells(&self, release: &ReleaseId) -> Option<(u64, Vec<CellCounts>)> {
+    /// Nothing is read when that is not after `after`.
+    pub fn cells(&self, release: &ReleaseId, after: u64) -> Option<(u64, Vec<CellCounts>)> {
         let shared = &self.inner.shared;
-        let complete = shared.complete_s.iter().map(|second| second.load(Ordering::Acquire)).min()?;
+        let seconds = || shared.complete_s.iter().map(|second| second.load(Ordering::Acquire));
+        // A thread that is stuck draws nothing; the others do not wait for it.
+        let newest = seconds().max()?;
+        let complete = seconds().filter(|second| second + SILENT_S >= newest).min().filter(|complete| *complete > after)?;
         let cells = shared.registry().cells.get(release).cloned()?;
-        Some((complete, cells.read()))
+        Some((complete, cells.read(complete)))
+    }
+
+    /// The second in which a request would be drawn now.
+    pub fn second(&self) -> u64 {
+        second_of(Instant::now())
     }
 
     /// Of the copies that a version got.

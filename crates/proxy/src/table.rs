@@ -209,7 +209,7 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
         .collect();
     let index_of = |name: &VersionName| versions.iter().position(|version| version.name == *name);
     let arm = |arm: &Arm| Some((arm.weight, index_of(&arm.version)?));
-    let arms: Vec<(u16, usize)> = routing.arms.iter().filter(|arm| arm.weight > 0).filter_map(arm).collect();
+    let arms: Vec<(u16, usize)> = routing.arms.iter().filter_map(arm).collect();
     Service {
         cohorts: routing.draw.as_ref().and_then(|draw| Some(Cohorts::new(draw.sticky.clone()?, draw.release.as_str()))),
         mirror: routing.mirror.as_ref().and_then(|mirror| {

@@ -71,14 +71,14 @@ impl Ticket {
     }
 }
 
-/// Always the same half of all clients.
-fn is_in_half(client: std::net::IpAddr) -> bool {
-    let bits = match client {
+/// Of a connection. Behind another proxy many clients share an address, so the address alone says little.
+fn hash(peer: std::net::SocketAddr) -> u64 {
+    let bits = match peer.ip() {
         std::net::IpAddr::V4(address) => u64::from(u32::from(address)),
         std::net::IpAddr::V6(address) => u128::from(address) as u64 ^ (u128::from(address) >> 64) as u64,
     };
-    // Fibonacci hashing: neighbouring addresses fall on both sides.
-    bits.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63 == 1
+    let mixed = (bits << 16 ^ u64::from(peer.port())).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9)
 }
 
 impl Drop for Ticket {
@@ -89,9 +89,7 @@ impl Drop for Ticket {
         let duration = self.started.elapsed();
         self.counts.record(self.lane.index, self.status, self.bad, self.to_head, duration);
         if self.bad {
-            if is_in_half(self.client.peer.ip()) {
-                self.counts.record_half(self.lane.index);
-            }
+            self.counts.record_cluster(self.lane.index, hash(self.client.peer));
             if let Some(unit) = &mut self.unit {
                 unit.failed();
             }

@@ -87,9 +87,9 @@ impl Cells {
     }
 
     /// All cells, added up over the threads; an open one is torn at most by what happens just now.
-    pub(crate) fn read(&self) -> Vec<CellCounts> {
+    pub(crate) fn read(&self, second: u64) -> Vec<CellCounts> {
         if let Some(clients) = &self.clients {
-            return clients.read();
+            return clients.read(second);
         }
         let mut cells: BTreeMap<u64, CellCounts> = BTreeMap::new();
         for slot in self.lanes.iter().flat_map(|ring| &ring.slots) {
@@ -204,7 +204,7 @@ impl Unit {
         if self.failed || is_over && !self.answering && age >= self.epoch.timeout_bad {
             sets |= 1;
         }
-        clients.bad(client, sets);
+        clients.tell(client, sets, !self.answering);
     }
 
     /// Absent when the cell was closed and used again.
@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn only(epoch: &Epoch) -> CellCounts {
-        let cells = epoch.cells.read();
+        let cells = epoch.cells.read(0);
         assert_eq!(cells.len(), 1);
         cells[0]
     }
@@ -309,11 +309,11 @@ mod tests {
         assert_eq!(only(&epoch).stable.bad[0], 1, "without an answer at 30 s it has failed");
         let mut streams = Unit::draw(&epoch, 0, 0, Instant::now());
         streams.answered(false, false);
-        assert_eq!(epoch.cells.read().iter().map(|cell| cell.candidate.answering).sum::<u64>(), 1);
+        assert_eq!(epoch.cells.read(0).iter().map(|cell| cell.candidate.answering).sum::<u64>(), 1);
         streams.drawn_at = long_ago;
         streams.failed();
         drop(streams);
-        let sum = |of: fn(&CellCounts) -> u64| epoch.cells.read().iter().map(of).sum::<u64>();
+        let sum = |of: fn(&CellCounts) -> u64| epoch.cells.read(0).iter().map(of).sum::<u64>();
         assert_eq!(sum(|cell| cell.candidate.bad[0]), 0, "its answer had begun: at 30 s it was closed as good");
         assert_eq!(sum(|cell| cell.candidate.ended), 1);
     }

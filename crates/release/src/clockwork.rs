@@ -413,6 +413,18 @@ impl Release {
         if self.state.serves_candidate() { Some(&self.candidate) } else { self.stable.as_ref() }
     }
 
+    /// Nothing runs any more: the step that was set is prepared again, and until then the candidate gets nothing.
+    pub fn prepare_again(&mut self) {
+        match self.state {
+            State::Raising { step } | State::Judging { step } => self.state = State::Preparing { step, weight: 0 },
+            State::StepGating { step, .. } | State::Preparing { step, .. } => {
+                self.state = State::Preparing { step: step.saturating_sub(1), weight: 0 };
+            }
+            State::Starting | State::Gating { .. } | State::AwaitingPromotion | State::Switching | State::Draining => {}
+            State::Watching | State::Returning { .. } | State::Retiring { .. } | State::Ended { .. } => {}
+        }
+    }
+
     /// The candidate's share of traffic in the current state.
     pub fn weight(&self) -> Weight {
         let of = |step: usize| self.settings.steps().get(step).map_or(0, |step| step.weight);

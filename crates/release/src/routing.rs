@@ -84,7 +84,8 @@ fn cookie(desired: &model::Service) -> Option<String> {
 }
 
 /// Who serves how much; the candidate first, then the one it is compared with. At a step the weights stay whatever the health:
-/// the judge sees what fails, and a request whose version has no target is helped out with by another.
+/// the judge sees what fails, and a request whose version has no target is helped out with by another, stable first, also where
+/// nothing is drawn to it.
 fn arms(service: &Service, targets: &[TargetView]) -> Vec<(VersionName, Weight)> {
     let shared = service.running_release().filter(|release| (1..WEIGHT_SUM).contains(&release.weight()));
     let Some((release, stable)) = shared.and_then(|release| Some((release, release.stable.clone()?))) else {
@@ -96,7 +97,6 @@ fn arms(service: &Service, targets: &[TargetView]) -> Vec<(VersionName, Weight)>
         Some(baseline) => arms.extend([(baseline, weight.min(rest)), (stable, rest - weight.min(rest))]),
         None => arms.push((stable, rest)),
     }
-    arms.retain(|(_, weight)| *weight > 0);
     arms
 }
 

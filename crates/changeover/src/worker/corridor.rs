@@ -22,6 +22,8 @@ const MINUTES: usize = 60;
 const HEADS_EVERY: usize = 5;
 /// Fewer failures do not tell whether they come one by one.
 const FAILURES_MIN: u64 = 50;
+/// Of 64 groups of connections.
+const GROUPS_MIN: u32 = 20;
 
 /// Of one version that serves.
 struct Samples {
@@ -165,8 +167,21 @@ impl DataPlane for Corridor {
         })
     }
 
-    fn counted(&self, release: &ReleaseId) -> Option<Counted> {
-        let (complete_s, cells) = self.proxy.cells(release)?;
+    fn second(&self) -> u64 {
+        self.proxy.second()
+    }
+
+    fn slower(&self, service: &ServiceName, version: &VersionName, than_ms: f64) -> (u64, u64) {
+        let all = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, then)) = all.get(&(service.clone(), version.clone())).and_then(|samples| samples.recent.front()) else {
+            return (0, 0);
+        };
+        let heads = self.proxy.counts(service, version).heads.since(&then.heads);
+        (heads.count(), heads.count() - heads.count_up_to_ns((than_ms * 1e6) as u64))
+    }
+
+    fn counted(&self, release: &ReleaseId, after: u64) -> Option<Counted> {
+        let (complete_s, cells) = self.proxy.cells(release, after)?;
         let tally = |arm: &proxy::ArmCounts| judge::Tally { drawn: arm.drawn, ended: arm.ended, answering: arm.answering, bad: arm.bad };
         let cells = cells.iter().map(|cell| {
             let tallies = judge::Tallies { candidate: tally(&cell.candidate), stable: tally(&cell.stable) };
@@ -184,6 +199,10 @@ impl DataPlane for Corridor {
 
     fn overdispersion(&self, service: &ServiceName, version: &VersionName) -> Option<f64> {
         let all = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where failures came over few connections, two halves of these say nothing.
+        if self.proxy.counts(service, version).bad_groups < GROUPS_MIN {
+            return None;
+        }
         let failures = &all.get(&(service.clone(), version.clone()))?.failures;
         let minutes: Vec<(u64, u64)> = failures
             .iter()
@@ -200,7 +219,7 @@ impl DataPlane for Corridor {
         };
         let now = self.proxy.counts(service, version);
         let requests = now.requests.saturating_sub(then.requests);
-        let latency = now.latency.since(&then.latency);
+        let latency = now.heads.since(&then.heads);
         let some = |value: f64| (requests > 0).then_some(value);
         let quantile_ms = |quantile: f64| latency.quantile_ns(quantile).map(|ns| ns as f64 / 1e6);
         Recent {
