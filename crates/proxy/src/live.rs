@@ -4,7 +4,7 @@
 //! State survives snapshots by target id. Not here: active health, which arrives inside the snapshot.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use model::{ServiceName, TargetId, VersionName};
 
@@ -28,6 +28,8 @@ pub(crate) struct TargetLive {
     failures: AtomicU32,
     ejections: AtomicU32,
     ejected_until_ms: AtomicU64,
+    /// By active checks, in the last table.
+    healthy: AtomicBool,
 }
 
 impl TargetLive {
@@ -43,6 +45,7 @@ impl TargetLive {
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until_ms: AtomicU64::new(0),
+            healthy: AtomicBool::new(false),
         })
     }
 
@@ -56,6 +59,15 @@ impl TargetLive {
 
     pub(crate) fn is_ejected(&self, now_ms: u64) -> bool {
         self.ejected_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
+    /// What active checks found. One that became healthy is ejected no more: it failed while it was not.
+    pub(crate) fn checked(&self, healthy: bool) {
+        if !self.healthy.swap(healthy, Ordering::Relaxed) && healthy {
+            self.failures.store(0, Ordering::Relaxed);
+            self.ejections.store(0, Ordering::Relaxed);
+            self.ejected_until_ms.store(0, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn succeeded(&self) {
@@ -131,6 +143,13 @@ mod tests {
         live.failed();
         assert!(live.is_ejected(now_ms()));
         assert!(!live.is_ejected(now_ms() + 1_100));
+        live.checked(false);
+        assert!(live.is_ejected(now_ms()));
+        live.checked(true);
+        assert!(!live.is_ejected(now_ms()), "it failed while it was starting");
+        (0..5).for_each(|_| live.failed());
+        live.checked(true);
+        assert!(live.is_ejected(now_ms()), "it was healthy all the time");
     }
 
     #[test]

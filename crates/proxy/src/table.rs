@@ -199,10 +199,10 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
             targets: version
                 .targets
                 .iter()
-                .map(|target| Target {
-                    address: target.address,
-                    healthy: target.healthy,
-                    live: lives.target(&target.id, &routing.name, &version.version),
+                .map(|target| {
+                    let live = lives.target(&target.id, &routing.name, &version.version);
+                    live.checked(target.healthy);
+                    Target { address: target.address, healthy: target.healthy, live }
                 })
                 .collect(),
         })
