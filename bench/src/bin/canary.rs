@@ -1,7 +1,8 @@
 //! Canaries of the built binary under real traffic: equal releases (A/A), and releases with a regression, of several services at
 //! once. What counts: how many equal ones are rolled back, how many regressions get through, how long both take, and what is lost.
 //!
-//! `--defaults 1` leaves every setting as it is by default, and runs equal releases only.
+//! `--defaults 1` leaves every setting as it is by default, and runs equal releases only, unless `--regressed` says how many others;
+//! `--kind N` chooses one kind of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -72,7 +73,8 @@ fn main() -> anyhow::Result<()> {
         "strategy: {{ canary: {settings} }}; {services} services at once, {rate} requests/s each; versions fail 0.1 %, 5 ms lognormal"
     );
     let mut jobs: Vec<Option<&'static Kind>> = vec![None; equal];
-    jobs.extend((0..regressed).map(|number| Some(&KINDS[number % KINDS.len()])));
+    let kind = std::env::args().skip_while(|argument| argument != "--kind").nth(1).and_then(|kind| kind.parse::<usize>().ok());
+    jobs.extend((0..regressed).map(|number| Some(&KINDS[kind.unwrap_or(number) % KINDS.len()])));
     // Interleaved, so that both see the same machine.
     let jobs: Vec<_> = interleaved(jobs, equal);
     let (jobs, ended) = (Mutex::new(jobs.into_iter()), Mutex::new(Vec::new()));
