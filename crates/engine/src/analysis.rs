@@ -394,7 +394,7 @@ impl Analysis {
             "no_data" if metric.since.is_none() => {
                 "too few requests of stable to know its usual latency; it counts as soon as they are there".to_owned()
             }
-            "no_data" => "no requests yet".to_owned(),
+            "no_data" => "no request that counts yet".to_owned(),
             "warming" => "warming up".to_owned(),
             _ => format!("not worse so far{more}"),
         }
