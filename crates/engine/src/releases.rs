@@ -446,7 +446,7 @@ pub(crate) fn began(name: &ServiceName, release: &Release) -> String {
 }
 
 fn percent_of(weight: model::Weight) -> String {
-    crate::analysis::weight(f64::from(weight) / f64::from(model::WEIGHT_SUM))
+    crate::said::weight(f64::from(weight) / f64::from(model::WEIGHT_SUM))
 }
 
 /// In words: `2.3 ms`, `1.4 s`, `10 min`.

@@ -7,10 +7,12 @@
 mod clockwork;
 mod routing;
 mod service;
+mod state;
 
 #[cfg(test)]
 mod tests;
 
-pub use clockwork::{BASELINE, Effect, Ending, Event, Illegal, Kind, Outcome, Paused, Release, Settings, State, TRANSITIONS, step};
+pub use clockwork::{Illegal, TRANSITIONS, step};
 pub use routing::{TargetView, preview_host, route};
 pub use service::{Deploy, Queued, Refusal, Rollback, Service, Standby};
+pub use state::{BASELINE, Effect, Ending, Event, Kind, Outcome, Paused, Release, Settings, State};

@@ -8,8 +8,8 @@ use model::{
     Weight,
 };
 
-use crate::clockwork::{Release, State};
 use crate::service::Service;
+use crate::state::{Release, State};
 
 /// A target as it is observed.
 #[derive(Debug, Clone)]

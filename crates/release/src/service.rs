@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use model::{Mode, Moment, ReleaseId, ServiceName, VersionName};
 use serde::{Deserialize, Serialize};
 
-use crate::clockwork::{Event, Illegal, Kind, Outcome, Paused, Release, Settings, State, step};
+use crate::clockwork::{Illegal, step};
+use crate::state::{Event, Kind, Outcome, Paused, Release, Settings, State};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {

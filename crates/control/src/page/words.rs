@@ -2,20 +2,9 @@
 
 use std::fmt::Write;
 
+pub(crate) use engine::thousands as count;
 use jiff::ZonedDateTime;
 use jiff::tz::TimeZone;
-
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 pub(crate) fn counted(number: u64, what: &str) -> String {
     format!("{}\u{a0}{what}{}", count(number), if number == 1 { "" } else { "s" })
