@@ -130,7 +130,6 @@ impl Caretaker {
         let before = self.analyses.get(name).filter(|analysis| analysis.release == release.id)?;
         // What could not be kept is not tried a hundred times a second.
         let tried_s = self.tried.get(name).copied().unwrap_or(0);
-        let tried_s = if before.scales.looked_at() == 0 { 0 } else { tried_s };
         let counted = self.data_plane.counted(&release.id, before.scales.looked_at().max(tried_s))?;
         let mut analysis = before.clone();
         let (now_s, last_s) = (counted.complete_s, analysis.scales.looked_at());
