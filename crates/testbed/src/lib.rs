@@ -9,4 +9,5 @@ pub mod load;
 pub mod ports;
 pub mod recorder;
 pub mod service;
+pub mod tools;
 pub mod wait;

@@ -1,4 +1,4 @@
-//! The one task runner: `cargo xtask test | ci | tidy`. Standard library only.
+//! The one task runner: `cargo xtask test | ci | tidy | set-up`. Standard library only.
 //!
 //! `test` first installs what the tests drive and the machine lacks (as root, on Debian), then checks arrows, format and lints.
 
@@ -16,8 +16,9 @@ fn main() -> ExitCode {
                 && run("cargo", &["test", "--workspace"])
         }
         "tidy" => tidy(),
+        "set-up" => set_up(),
         _ => {
-            eprintln!("usage: cargo xtask test | ci | tidy");
+            eprintln!("usage: cargo xtask test | ci | tidy | set-up");
             return ExitCode::from(64);
         }
     };
@@ -40,6 +41,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("chromium", "fonts-dejavu-core"),
     ("prometheus", "prometheus"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("protoc", "protobuf-compiler"),
+    ("protoc", "libprotobuf-dev"),
 ];
 
 /// Nothing is installed where nothing is missing. Without root or apt it says what will fail.
@@ -50,12 +55,12 @@ fn set_up() -> bool {
     let mut missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     missing.dedup();
     if missing.is_empty() {
-        return python_tools();
+        return python_tools() && node_tools() && rust_client();
     }
     eprintln!("installing {}", missing.join(", "));
     let install = [&["install", "--yes", "--no-install-recommends"], missing.as_slice()].concat();
     if run("apt-get", &["update", "--quiet"]) && run("apt-get", &install) {
-        return python_tools();
+        return python_tools() && node_tools() && rust_client();
     }
     eprintln!(
         "error: could not install {}: as root on Debian this is done with apt-get; elsewhere, install them by hand",
@@ -64,8 +69,15 @@ fn set_up() -> bool {
     false
 }
 
-/// From PyPI: a fuzzer that reads the API's document, and the way to speak to a browser.
-const PYTHON_TOOLS: &[&str] = &["schemathesis==4.32.5", "websocket-client==1.9.2"];
+/// From PyPI: a fuzzer that reads the API's document, the way to speak to a browser, and OpenFeature's Python side.
+const PYTHON_TOOLS: &[&str] = &[
+    "schemathesis==4.32.5",
+    "websocket-client==1.9.2",
+    "openfeature-sdk==0.10.0",
+    "openfeature-flagd-core==2.0.0",
+    "openfeature-provider-flagd==0.6.1",
+    "openfeature-provider-ofrep==0.3.0",
+];
 
 /// Puts them into a folder of their own, `python` in the target folder; once.
 fn python_tools() -> bool {
@@ -89,6 +101,53 @@ fn python_tools() -> bool {
     false
 }
 
+/// From npm: OpenFeature's JavaScript side. `ofrep-core` is the one that `ofrep-provider` asks for; the web provider brings its own.
+const NODE_TOOLS: &[&str] = &[
+    "@openfeature/core@1.12.0",
+    "@openfeature/server-sdk@1.23.0",
+    "@openfeature/web-sdk@1.10.0",
+    "@openfeature/flagd-core@4.0.1",
+    "@openfeature/flagd-provider@0.16.1",
+    "@openfeature/ofrep-core@0.1.4",
+    "@openfeature/ofrep-provider@0.1.3",
+    "@openfeature/ofrep-web-provider@0.4.3",
+    "@grpc/grpc-js@1.14.7",
+];
+
+/// Puts them into a folder of their own, `node` in the target folder; once. Nothing of theirs runs while they are installed.
+fn node_tools() -> bool {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
+    let folder = target.join("node");
+    let made = folder.join("tools");
+    let wanted = NODE_TOOLS.join("\n");
+    if std::fs::read_to_string(&made).is_ok_and(|text| text == wanted) {
+        return true;
+    }
+    eprintln!("installing {} into {}", NODE_TOOLS.join(", "), folder.display());
+    // A manifest of its own: otherwise npm looks for one in the folders above.
+    let manifest = || std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join("package.json"), "{\"private\":true}"));
+    let place = folder.to_string_lossy();
+    let install = ["install", "--prefix", &place, "--save-exact", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    if manifest().is_ok() && run("npm", &[&install, NODE_TOOLS].concat()) && std::fs::write(&made, wanted).is_ok() {
+        return true;
+    }
+    eprintln!("error: could not install {}: it needs node, npm and npm's registry", NODE_TOOLS.join(", "));
+    false
+}
+
+/// flagd's own Rust provider in a small client, built into the target folder; apart from the workspace, for it needs `protoc`.
+fn rust_client() -> bool {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
+    let (folder, manifest) = (target.join("rust_client"), "crates/flag_server/tests/rust_client/Cargo.toml");
+    let place = folder.to_string_lossy();
+    let built = run("cargo", &["build", "--quiet", "--locked", "--manifest-path", manifest, "--target-dir", &place]);
+    if built && std::fs::write(folder.join("tools"), manifest).is_ok() {
+        return true;
+    }
+    eprintln!("error: could not build {manifest}: it needs protoc with its own definitions (protobuf-compiler, libprotobuf-dev)");
+    false
+}
+
 /// Which room may know which; the picture in ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
@@ -98,8 +157,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proxy", &["model", "telemetry"]),
     ("config", &["model"]),
     ("keeper", &[]),
-    ("engine", &["model", "release", "judge"]),
-    ("control", &["model", "engine"]),
+    ("store", &[]),
+    ("engine", &["model", "release", "judge", "store"]),
+    ("flag_engine", &["model", "release", "judge", "telemetry", "flags", "store"]),
+    ("control", &["model", "engine", "flags", "flag_engine"]),
+    ("flag_server", &["flags", "flag_engine"]),
+    ("flags", &[]),
+    ("flag_client", &["flags"]),
+    ("flag_scan", &[]),
     ("testbed", &[]),
 ];
 
