@@ -2,13 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+pub use model::Rejected;
 use model::{Desired, Mode, ServiceName, TargetId, VersionName};
-use serde::Serialize;
 use serde_json::Value;
+use store::{Happening, Store};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::edge::{ExitStatus, Process};
-use crate::store::{Happening, Store};
 
 #[derive(Debug)]
 pub enum Command {
@@ -120,26 +120,6 @@ pub enum WhenRunning {
     Supersede,
 }
 
-/// Why a command was not carried out. Nothing was changed.
-#[derive(Debug, Clone, Serialize)]
-pub struct Rejected {
-    /// `not_found`, `conflict`, `invalid`, `unavailable`.
-    pub code: &'static str,
-    pub message: String,
-    pub hint: Option<String>,
-}
-
-impl Rejected {
-    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
-    }
-
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
 #[derive(Debug)]
 pub enum ProcessEvent {
     Spawned {
@@ -177,6 +157,11 @@ pub enum ProcessEvent {
 
 #[derive(Debug)]
 pub enum Input {
+    /// Happened elsewhere.
+    Told {
+        kind: String,
+        text: String,
+    },
     Command(Command, oneshot::Sender<Result<Value, Rejected>>),
     Process(ProcessEvent),
     /// `fallen`: so many bad answers in a row that it is not merely young.
@@ -232,6 +217,11 @@ impl Engine {
 
     pub fn tell(&self, event: ProcessEvent) {
         let _ = self.inputs.send(Input::Process(event));
+    }
+
+    /// Something that happened elsewhere in the house, for the events.
+    pub fn told(&self, kind: &str, text: String) {
+        let _ = self.inputs.send(Input::Told { kind: kind.to_owned(), text });
     }
 
     /// New happenings from now on. Subscribe before reading the old ones, so that none is missed.

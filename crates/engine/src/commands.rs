@@ -12,7 +12,7 @@ use crate::fault_points;
 use crate::gates::Unfinished;
 use crate::leaving::Restarting;
 use crate::releases::began;
-use crate::reserve::TakenBack;
+use crate::take_back::TakenBack;
 
 impl Caretaker {
     pub(crate) async fn command(&mut self, command: Command, reply: Reply) {

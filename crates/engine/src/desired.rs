@@ -2,9 +2,9 @@
 
 use model::{Desired, ServiceName};
 use release::Service;
+use store::Batch;
 
 use crate::engine::Caretaker;
-use crate::store::Batch;
 
 /// What `apply` would do, a line each.
 pub(crate) fn plan(now: &Desired, next: &Desired) -> Vec<String> {
@@ -25,6 +25,12 @@ pub(crate) fn plan(now: &Desired, next: &Desired) -> Vec<String> {
         (None, Some(api)) => lines.push(format!("+ api on {}", api.listen)),
         (_, Some(api)) => lines.push(format!("~ api on {} (at once)", api.listen)),
         (_, None) => lines.push("- api".to_owned()),
+    }
+    match (&now.flags, &next.flags) {
+        (old, new) if old == new => {}
+        (None, Some(_)) => lines.push("+ flags".to_owned()),
+        (_, Some(_)) => lines.push("~ flags (at once)".to_owned()),
+        (_, None) => lines.push("- flags: they stay in the state, nobody is answered".to_owned()),
     }
     for (name, service) in &next.services {
         match now.services.get(name) {
@@ -87,6 +93,7 @@ impl Caretaker {
             let last = numbers.iter().filter_map(|(key, _)| key.rsplit('/').next()?.parse::<u64>().ok()).max().unwrap_or(0);
             self.services.insert(name.clone(), Service { next_number: last + 1, ..Service::new(name) });
         }
+        self.flags.follow(self.desired.flags.as_ref());
         self.open_and_close(old);
         let rechecked: Vec<_> = self
             .targets

@@ -30,7 +30,11 @@ struct Applying {
 }
 
 fn addresses(desired: &Desired) -> BTreeSet<SocketAddr> {
-    desired.listeners.values().map(|listener| listener.address).collect()
+    desired.listeners.values().map(|listener| listener.address).chain(flag_addresses(desired)).collect()
+}
+
+fn flag_addresses(desired: &Desired) -> impl Iterator<Item = SocketAddr> {
+    desired.flags.iter().flat_map(|flags| flags.listen.iter().map(|(_, address)| *address))
 }
 
 fn name_of(desired: &Desired, address: SocketAddr) -> Option<&ListenerName> {
@@ -102,6 +106,7 @@ impl Caretaker {
         let wanted = addresses(&self.desired);
         for address in addresses(old).difference(&wanted) {
             self.doors.failed.remove(address);
+            self.flags.unlisten(*address);
             let _ = self.processes.unlisten(*address);
         }
         for address in wanted {
@@ -139,14 +144,18 @@ impl Caretaker {
 
     pub(crate) async fn listen_failed(&mut self, address: SocketAddr, error: String) {
         if let Some(applying) = self.doors.applying.take_if(|applying| applying.awaited.contains(&address)) {
-            let name = name_of(&applying.desired, address).map(ToString::to_string).unwrap_or_default();
+            let name = name_of(&applying.desired, address);
+            let (what, field) = match name {
+                Some(name) => (format!("listener `{name}`"), format!("listeners.{name}")),
+                None => ("the flag server".to_owned(), "flags.listen".to_owned()),
+            };
             let opened = applying.opened.into_iter().map(|(address, _)| address);
             self.close_again(opened.chain(applying.awaited));
-            let message = format!("listener `{name}` cannot listen on {address}: {error}; nothing was changed");
-            let rejected = Rejected::new("conflict", message).hint(format!("see who does with `ss -ltnp`, or change `listeners.{name}`"));
+            let message = format!("{what} cannot listen on {address}: {error}; nothing was changed");
+            let rejected = Rejected::new("conflict", message).hint(format!("see who does with `ss -ltnp`, or change `{field}`"));
             return drop(applying.reply.send(Err(rejected)));
         }
-        if name_of(&self.desired, address).is_none() {
+        if !addresses(&self.desired).contains(&address) {
             return;
         }
         let text = format!("cannot listen on {address}: {error}; tried again every second");
@@ -167,6 +176,10 @@ impl Caretaker {
             return;
         }
         for (address, socket) in std::mem::take(&mut self.doors.waiting) {
+            if flag_addresses(&self.desired).any(|it| it == address) {
+                self.flags.listen(address, socket);
+                continue;
+            }
             // It may have left the file meanwhile.
             let Some(name) = name_of(&self.desired, address) else { continue };
             if let Err(error) = self.data_plane.listen(name, socket) {

@@ -76,6 +76,15 @@ pub trait DataPlane: Send + Sync + 'static {
     fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts;
 }
 
+/// Who serves flags, on sockets that the keeper owns.
+pub trait FlagPlane: Send + Sync + 'static {
+    /// What the file wants; absent: none.
+    fn follow(&self, flags: Option<&model::Flags>);
+    /// A socket of one of `flags`' addresses is open.
+    fn listen(&self, address: SocketAddr, socket: TcpListener);
+    fn unlisten(&self, address: SocketAddr);
+}
+
 /// A process to start, in its own session, its output appended to a file.
 #[derive(Debug, Clone)]
 pub struct Spawn {

@@ -7,16 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::{Desired, Moment, ServiceName, Snapshot, TargetId, VersionName};
 use release::{Effect, Event, Release, Service, State, TargetView};
+use store::{Batch, Happening, Reserve, Store, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::analysis::{self, Analysis};
 use crate::command::{Engine, Input, ProcessEvent, Rejected};
-use crate::edge::{Counts, DataPlane, Processes};
+use crate::edge::{Counts, DataPlane, FlagPlane, Processes};
 use crate::fault_points;
 use crate::gates::Job;
 use crate::leaving::Restarting;
-use crate::reserve::{Reserve, TakenBack};
-use crate::store::{Batch, Happening, Store, StoreError};
+use crate::take_back::TakenBack;
 use crate::targets::{Entry, Kept, Life};
 
 pub struct Config {
@@ -44,6 +44,7 @@ pub(crate) struct Caretaker {
     pub(crate) store: Store,
     pub(crate) data_plane: Arc<dyn DataPlane>,
     pub(crate) processes: Arc<dyn Processes>,
+    pub(crate) flags: Arc<dyn FlagPlane>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) next_port: u16,
     happenings: broadcast::Sender<Happening>,
@@ -53,7 +54,7 @@ pub(crate) struct Caretaker {
     pub(crate) published: Arc<Snapshot>,
     acknowledged: u64,
     pub(crate) doors: crate::doors::Doors,
-    pub(crate) reserve: Reserve,
+    pub(crate) reserve: Reserve<TakenBack>,
     /// What is in memory may differ from what is on the disk: it is written again when the disk answers.
     pub(crate) unsaved: bool,
     /// After a write that failed, what is not urgent waits until then.
@@ -123,13 +124,17 @@ pub(crate) struct Ending {
     pub replies: Vec<Reply>,
 }
 
+/// Keys that are needed at a start.
+const LOADED: [&str; 6] = ["service/", "target/", "desired", "good", "paused", "clock"];
+
 /// Opens the store, adopts what runs, and begins to drive. Returns the way in and the task, which ends after `Down`.
 pub async fn start(
     config: Config,
     data_plane: Arc<dyn DataPlane>,
     processes: Arc<dyn Processes>,
+    flags: Arc<dyn FlagPlane>,
 ) -> Result<(Engine, tokio::task::JoinHandle<()>), StoreError> {
-    let (store, loaded) = Store::open(&config.state_dir.join("state.db"))?;
+    let (store, loaded) = Store::open(&config.state_dir.join("state.db"), &LOADED)?;
     let (reserve, taken_back) = Reserve::open(&config.state_dir.join("takeback.ring")).map_err(StoreError::Reserve)?;
     let (inputs, inbox) = mpsc::unbounded_channel();
     let (happenings, _) = broadcast::channel(1024);
@@ -143,6 +148,7 @@ pub async fn start(
         ports: model::PortRange { first: 21_000, last: 21_999 },
         access_log: model::AccessLog { scope: model::AccessLogScope::Failed, format: model::AccessLogFormat::Json },
         api: None,
+        flags: None,
     });
     let services: BTreeMap<ServiceName, Service> = stored("service/")
         .iter()
@@ -165,6 +171,7 @@ pub async fn start(
         store,
         data_plane,
         processes,
+        flags,
         inputs,
         happenings,
         last_seq: loaded.last_seq,
@@ -195,6 +202,10 @@ pub async fn start(
     let pinned = pinned.filter(|pinned| !pinned.is_empty());
     if pinned.is_some() || fault_points::crashes() >= crate::pause::CRASHES_MAX {
         caretaker.pause(good, pinned);
+    }
+    if caretaker.config.desired.is_some() {
+        // Whoever succeeds this worker, however soon, follows what it followed. A disk that refuses is tried again later.
+        let _ = caretaker.keep_desired(&caretaker.desired).await;
     }
     caretaker.recover_analyses().await;
     caretaker.after_a_reboot(stored("clock").first().and_then(|text| serde_json::from_str(text).ok()));
@@ -325,6 +336,7 @@ impl Caretaker {
 
     async fn handle(&mut self, input: Input) {
         match input {
+            Input::Told { kind, text } => self.tell_of("", None, &kind, text).await,
             Input::Command(command, reply) => self.command(command, reply).await,
             Input::Process(event) => self.process_event(event).await,
             Input::Health { target, healthy, fallen, detail, tries } => {

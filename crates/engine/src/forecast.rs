@@ -2,14 +2,14 @@
 //! with a plan that would work.
 
 use judge::{MetricKind, Plan, evidence_seconds};
-use model::{Canary, Judging, ServiceName, VersionName, WEIGHT_SUM, Weight};
+use model::{Canary, Judging, ServiceName, VersionName, WEIGHT_SUM, Weight, thousands};
 use serde_json::{Value, json};
 
 use crate::analysis::QUANTILES;
 use crate::command::Rejected;
 use crate::engine::Caretaker;
 use crate::releases::in_words;
-use crate::said::{thousands, weight};
+use crate::said::weight;
 
 /// Ladders and budgets that are tried when the wanted ones need too long; the first that fits is proposed.
 const LADDERS: [&[Weight]; 2] = [&[1_000, 2_500, 5_000, WEIGHT_SUM], &[2_500, 5_000, WEIGHT_SUM]];

@@ -22,17 +22,14 @@ mod pause;
 mod probe;
 mod processes;
 mod releases;
-mod reserve;
 mod said;
 mod status;
 mod steps;
-mod store;
 mod take_back;
 mod targets;
 
 pub use command::{Command, Engine as Handle, Input, ProcessEvent, Rejected, WantedDeploy, WhenRunning};
-pub use edge::{Acknowledged, Counted, Counts, DataPlane, Drained, ExitStatus, Process, Processes, Recent, Spawn};
+pub use edge::{Acknowledged, Counted, Counts, DataPlane, Drained, ExitStatus, FlagPlane, Process, Processes, Recent, Spawn};
 pub use engine::{Config, start};
 pub use logs::first_data;
-pub use said::thousands;
 pub use store::{Happening, Store, StoreError};

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use judge::{Action, Scales, Tallies};
-use model::{GuardMetric, ReleaseId, ServiceName, VersionName};
+use model::{GuardMetric, ReleaseId, ServiceName, VersionName, thousands};
 use release::{Event, Outcome, Release, Service, State};
+use store::Batch;
 
 use crate::analysis::{Analysis, SILENT_S, is_judged, judged_step, key, look_key};
 use crate::command::Input;
 use crate::engine::{Caretaker, unavailable, wall_ms};
 use crate::fault_points;
 use crate::measure::measure;
-use crate::said::{Said, thousands, weight};
-use crate::store::Batch;
+use crate::said::{Said, weight};
 
 /// Of a guard rail on errors, which is looked at every second on the last seconds.
 const GUARD_EVIDENCE: f64 = 1_000.0;

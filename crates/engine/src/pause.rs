@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use model::{Desired, Moment, ServiceName, VersionName};
 use release::Service;
 use serde::{Deserialize, Serialize};
+use store::Batch;
 
 use crate::command::Rejected;
 use crate::engine::{Caretaker, unavailable};
-use crate::store::Batch;
 
 /// So many crashes within the keeper's window (10 s) are no accident.
 pub(crate) const CRASHES_MAX: u32 = 3;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use model::{Runtime, ServiceName, Signal, TargetId, VersionName};
+use store::Batch;
 
 use crate::edge::{ExitStatus, Process, Spawn};
 use crate::engine::{Caretaker, boot_id};
-use crate::store::Batch;
 use crate::targets::{Entry, Kept, Life, Stop};
 
 impl Caretaker {

@@ -2,12 +2,12 @@
 
 use model::{ServiceName, TargetId, VersionName};
 use release::{Event, Kind, Outcome, Release, Service, State};
+use store::Batch;
 
 use crate::edge::Counts;
 use crate::engine::Caretaker;
 use crate::fault_points;
 use crate::logs::last_lines;
-use crate::store::Batch;
 use crate::targets::Kept;
 
 /// A watch takes an equal version back with at most the inverse of this probability.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use judge::{Action, Measured, MetricKind, Outcome, Side, Verdict};
-use model::WEIGHT_SUM;
+use model::{WEIGHT_SUM, thousands};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::Analysis;
@@ -352,19 +352,6 @@ fn seconds(seconds: u64) -> String {
         0..120 => format!("{seconds} s"),
         _ => format!("{} min", seconds / 60),
     }
-}
-
-/// Digits in groups of three: `1,234`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn and(words: &[&str]) -> String {

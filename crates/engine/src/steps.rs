@@ -1,6 +1,6 @@
 //! A canary at its steps: the targets and copies that a step needs, taking back, and what a person says. Not here: looking (looks).
 
-use model::{GateKind, ServiceName, VersionName, WEIGHT_SUM};
+use model::{GateKind, ServiceName, VersionName, WEIGHT_SUM, thousands};
 use release::{Event, Outcome, Refusal, Release, Service, State};
 use serde_json::{Value, json};
 
@@ -12,8 +12,8 @@ use crate::engine::Caretaker;
 use crate::fault_points;
 use crate::logs::last_lines;
 use crate::releases::{difference, in_words, share};
-use crate::reserve::TakenBack;
-use crate::said::{thousands, weight};
+use crate::said::weight;
+use crate::take_back::TakenBack;
 
 /// Fewer copies say nothing.
 const COPIES_MIN: u64 = 100;

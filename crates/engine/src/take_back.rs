@@ -1,12 +1,53 @@
 //! Taking traffic back: the one thing that acts although its state could not be made durable. What it did is then recorded in
 //! the reserved space, and replayed first at the next start.
 
+use model::{ReleaseId, ServiceName, VersionName};
 use release::{Event, Service, Settings};
+use serde::{Deserialize, Serialize};
+use store::{Batch, Reserve};
 
 use crate::engine::Caretaker;
 use crate::fault_points;
-use crate::reserve::TakenBack;
-use crate::store::Batch;
+
+/// A service that was taken back although its state could not be made durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TakenBack {
+    /// In mid-release, to its stable version.
+    Release {
+        service: ServiceName,
+        release: ReleaseId,
+        #[serde(default = "aborted")]
+        outcome: release::Outcome,
+        reason: String,
+    },
+    /// Afterwards, to a version that was confirmed before. `number` is the release that this one would be.
+    /// `hot`: it runs, and serves at once; else it starts first.
+    Version {
+        service: ServiceName,
+        from: Option<VersionName>,
+        to: VersionName,
+        number: u64,
+        #[serde(default)]
+        hot: bool,
+    },
+}
+
+fn aborted() -> release::Outcome {
+    release::Outcome::Aborted
+}
+
+impl TakenBack {
+    /// Only a person's reason can be too long for its slot.
+    fn fitting(self) -> Self {
+        match self {
+            Self::Release { ref service, ref release, outcome, .. } if !Reserve::fits(&self) => {
+                Self::Release { service: service.clone(), release: release.clone(), outcome, reason: "taken back".to_owned() }
+            }
+            fits => fits,
+        }
+    }
+}
 
 impl Caretaker {
     /// Makes `next` the state, durable or not.
@@ -18,7 +59,7 @@ impl Caretaker {
         let before = self.running_release(&name).map_or("none", |release| release.state.name());
         let number = next.release.as_ref().map_or(0, |release| release.number);
         let Err(error) = self.advance(next.clone(), cause, vec![told]).await else { return };
-        let recorded = self.reserve.record(record);
+        let recorded = self.reserve.record(record.fitting());
         fault_points::crash(number, (before, cause), "persisted");
         match recorded {
             Ok(()) => eprintln!("service {name}: taken back; kept in the reserved space, because {}", error.message),
@@ -47,14 +88,7 @@ impl Caretaker {
         }
     }
 
-    fn replay_version(
-        &self,
-        name: &model::ServiceName,
-        from: Option<&model::VersionName>,
-        to: &model::VersionName,
-        number: u64,
-        hot: bool,
-    ) -> Option<Service> {
+    fn replay_version(&self, name: &ServiceName, from: Option<&VersionName>, to: &VersionName, number: u64, hot: bool) -> Option<Service> {
         let service = self.services.get(name)?;
         let desired = self.desired.services.get(name)?;
         let same = service.running_release().is_none() && service.next_number == number && service.active.as_ref() == from;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Api, ListenerName, Route, ServiceName, StickyBy, Weight};
+use crate::{Api, Flags, ListenerName, Route, ServiceName, StickyBy, Weight};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Desired {
@@ -18,6 +18,9 @@ pub struct Desired {
     /// No TCP when absent.
     #[serde(default)]
     pub api: Option<Api>,
+    /// No flags when absent.
+    #[serde(default)]
+    pub flags: Option<Flags>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,20 +4,26 @@
 
 mod api;
 mod desired;
+mod flags;
 mod name;
+mod rejected;
 mod share;
 mod snapshot;
+mod words;
 
 pub use api::Api;
 pub use desired::{
     AccessLog, AccessLogFormat, AccessLogScope, Analysis, Canary, Desired, Expired, Gate, GateKind, GuardMetric, GuardRail, Health,
     HostPattern, Independence, Judging, Listener, PortRange, Promotion, Run, Runtime, Service, Signal, Source, Step, Strategy, UserMetric,
 };
+pub use flags::{FlagEnvironment, FlagPort, Flags};
 pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
+pub use rejected::Rejected;
 pub use share::{LATENCY_BUCKETS, below_parts, latency_bucket, latency_edge_ns};
 pub use snapshot::{
     Arm, Draw, Judged, Mirror, Mode, Preview, Route, ServiceRouting, Snapshot, Sticky, StickyBy, Target, Threshold, VersionTargets,
 };
+pub use words::thousands;
 
 /// A share of traffic in parts per 10,000, so that it adds up exactly.
 pub type Weight = u16;

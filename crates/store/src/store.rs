@@ -56,7 +56,7 @@ const URGENT_TIME_MAX: Duration = Duration::from_millis(20);
 enum Job {
     Commit(Batch, oneshot::Sender<Result<(), StoreError>>),
     Happenings { since: u64, service: Option<String>, limit: usize, reply: oneshot::Sender<Vec<Happening>> },
-    Values { prefix: String, reply: oneshot::Sender<Vec<(String, String)>> },
+    Values { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
 }
 
 #[derive(Clone)]
@@ -68,7 +68,7 @@ pub struct Store {
 }
 
 /// While it lives, commits wait only 20 ms.
-pub(crate) struct Urgent(Arc<AtomicUsize>);
+pub struct Urgent(Arc<AtomicUsize>);
 
 impl Drop for Urgent {
     fn drop(&mut self) {
@@ -82,8 +82,6 @@ pub struct Loaded {
     pub last_seq: u64,
 }
 
-/// Keys that are needed at a start.
-const LOADED: [&str; 6] = ["service/", "target/", "desired", "good", "paused", "clock"];
 const FORMAT: i64 = 1;
 /// So many events are kept; a release makes about ten.
 const HAPPENINGS_MAX: u64 = 100_000;
@@ -91,11 +89,11 @@ const HAPPENINGS_MAX: u64 = 100_000;
 const TRIM_EVERY: u32 = 1_000;
 
 impl Store {
-    pub fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
+    /// `loaded`: prefixes of the keys that are read now; what grows with the history is read when somebody asks for it.
+    pub fn open(path: &Path, loaded: &[&str]) -> Result<(Self, Loaded), StoreError> {
         let connection = open(path)?;
-        // What grows with the history is read when somebody asks for it.
-        let read = LOADED.map(|prefix| values(&connection, prefix));
-        let values = read.into_iter().collect::<rusqlite::Result<Vec<_>>>().map_err(StoreError::Unavailable)?.concat();
+        let read = loaded.iter().map(|prefix| values(&connection, prefix));
+        let values = read.collect::<rusqlite::Result<Vec<_>>>().map_err(StoreError::Unavailable)?.concat();
         let last_seq = connection
             .query_row("SELECT COALESCE(MAX(seq), 0) FROM happenings", [], |row| row.get::<_, i64>(0))
             .map_err(StoreError::Unavailable)?;
@@ -109,12 +107,12 @@ impl Store {
         Ok((Self { jobs, stuck, urgent: Arc::default() }, Loaded { values, last_seq: last_seq as u64 }))
     }
 
-    pub(crate) fn urgent(&self) -> Urgent {
+    pub fn urgent(&self) -> Urgent {
         self.urgent.fetch_add(1, Ordering::SeqCst);
         Urgent(self.urgent.clone())
     }
 
-    pub(crate) fn is_stuck(&self) -> bool {
+    pub fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::SeqCst)
     }
 
@@ -148,10 +146,29 @@ impl Store {
         answer.await.unwrap_or_default()
     }
 
+    /// Like [`values`](Self::values), for those who hold others up while they wait: no longer than for a commit.
+    pub async fn values_in_time(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let began = Instant::now();
+        if self.is_stuck() {
+            return Err(StoreError::Unknown(Duration::ZERO));
+        }
+        let (reply, mut answer) = oneshot::channel();
+        self.jobs.send(Job::Values { prefix: prefix.to_owned(), reply }).map_err(|_| StoreError::Ended)?;
+        loop {
+            match tokio::time::timeout(URGENT_TIME_MAX, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or(Err(StoreError::Ended)),
+                Err(_) if began.elapsed() >= COMMIT_TIME_MAX || self.urgent.load(Ordering::SeqCst) > 0 => {
+                    return Err(StoreError::Unknown(began.elapsed()));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     pub async fn values(&self, prefix: &str) -> Vec<(String, String)> {
         let (reply, answer) = oneshot::channel();
         let _ = self.jobs.send(Job::Values { prefix: prefix.to_owned(), reply });
-        answer.await.unwrap_or_default()
+        answer.await.ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 
@@ -197,7 +214,7 @@ fn write_until_closed(mut connection: Connection, inbox: &mpsc::Receiver<Job>, s
                 let _ = reply.send(read(&connection, since, service.as_deref(), limit).unwrap_or_default());
             }
             Job::Values { prefix, reply } => {
-                let _ = reply.send(values(&connection, &prefix).unwrap_or_default());
+                let _ = reply.send(values(&connection, &prefix).map_err(StoreError::Unavailable));
             }
         }
     }

@@ -9,36 +9,8 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use model::{ReleaseId, ServiceName, VersionName};
-use serde::{Deserialize, Serialize};
-
-/// A service that was taken back although its state could not be made durable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum TakenBack {
-    /// In mid-release, to its stable version.
-    Release {
-        service: ServiceName,
-        release: ReleaseId,
-        #[serde(default = "aborted")]
-        outcome: release::Outcome,
-        reason: String,
-    },
-    /// Afterwards, to a version that was confirmed before. `number` is the release that this one would be.
-    /// `hot`: it runs, and serves at once; else it starts first.
-    Version {
-        service: ServiceName,
-        from: Option<VersionName>,
-        to: VersionName,
-        number: u64,
-        #[serde(default)]
-        hot: bool,
-    },
-}
-
-fn aborted() -> release::Outcome {
-    release::Outcome::Aborted
-}
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 const SLOTS: u64 = 64;
 const SLOT_BYTES: usize = 1024;
@@ -47,13 +19,15 @@ const HEAD_BYTES: usize = 8 + 4 + 4;
 /// A disk that hangs does not keep traffic on a bad version.
 const WRITE_TIME_MAX: Duration = Duration::from_millis(20);
 
-pub(crate) struct Reserve {
-    records: mpsc::Sender<(TakenBack, mpsc::Sender<std::io::Result<()>>)>,
+pub struct Reserve<R> {
+    records: mpsc::Sender<Job<R>>,
 }
 
-impl Reserve {
+type Job<R> = (R, mpsc::Sender<std::io::Result<()>>);
+
+impl<R: Serialize + DeserializeOwned + Send + 'static> Reserve<R> {
     /// Opens or makes the ring; returns the records in it, oldest first.
-    pub(crate) fn open(path: &Path) -> std::io::Result<(Self, Vec<TakenBack>)> {
+    pub fn open(path: &Path) -> std::io::Result<(Self, Vec<R>)> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let full = SLOTS * SLOT_BYTES as u64;
         if file.metadata()?.len() < full {
@@ -61,7 +35,7 @@ impl Reserve {
             file.write_all_at(&vec![0xA5; full as usize], 0)?;
             file.sync_all()?;
         }
-        let mut found: Vec<(u64, TakenBack)> = (0..SLOTS).filter_map(|slot| read(&file, slot)).collect();
+        let mut found: Vec<(u64, R)> = (0..SLOTS).filter_map(|slot| read(&file, slot)).collect();
         found.sort_by_key(|(sequence, _)| *sequence);
         let next = found.last().map_or(1, |(sequence, _)| sequence + 1);
         let (records, inbox) = mpsc::channel();
@@ -69,15 +43,20 @@ impl Reserve {
         Ok((Self { records }, found.into_iter().map(|(_, record)| record).collect()))
     }
 
-    /// Durable when it returns `Ok`; an error after at most 20 ms.
-    pub(crate) fn record(&self, record: TakenBack) -> std::io::Result<()> {
+    /// Durable when it returns `Ok`; an error after at most 20 ms, and for a record that [does not fit](Self::fits).
+    pub fn record(&self, record: R) -> std::io::Result<()> {
         let (done, wait) = mpsc::channel();
         self.records.send((record, done)).map_err(|_| std::io::Error::other("the reserve's writer has ended"))?;
         wait.recv_timeout(WRITE_TIME_MAX).unwrap_or_else(|_| Err(std::io::Error::other("the disk does not answer")))
     }
+
+    /// A slot has room for it.
+    pub fn fits(record: &R) -> bool {
+        serde_json::to_vec(record).is_ok_and(|text| text.len() <= SLOT_BYTES - HEAD_BYTES)
+    }
 }
 
-fn write_until_closed(file: &File, mut next: u64, inbox: &mpsc::Receiver<(TakenBack, mpsc::Sender<std::io::Result<()>>)>) {
+fn write_until_closed<R: Serialize>(file: &File, mut next: u64, inbox: &mpsc::Receiver<Job<R>>) {
     while let Ok((record, done)) = inbox.recv() {
         let written = write(file, next, &record);
         next += 1;
@@ -85,16 +64,10 @@ fn write_until_closed(file: &File, mut next: u64, inbox: &mpsc::Receiver<(TakenB
     }
 }
 
-fn write(file: &File, sequence: u64, record: &TakenBack) -> std::io::Result<()> {
-    let mut text = serde_json::to_vec(record).expect("plain data");
+fn write<R: Serialize>(file: &File, sequence: u64, record: &R) -> std::io::Result<()> {
+    let text = serde_json::to_vec(record)?;
     if text.len() > SLOT_BYTES - HEAD_BYTES {
-        // Only a person's reason can be that long.
-        let TakenBack::Release { service, release, outcome, .. } = record else {
-            return Err(std::io::Error::other("the record is too long"));
-        };
-        let short =
-            TakenBack::Release { service: service.clone(), release: release.clone(), outcome: *outcome, reason: "taken back".to_owned() };
-        text = serde_json::to_vec(&short).expect("plain data");
+        return Err(std::io::Error::other("the record is too long"));
     }
     let mut slot = Vec::with_capacity(SLOT_BYTES);
     slot.extend_from_slice(&sequence.to_le_bytes());
@@ -106,7 +79,7 @@ fn write(file: &File, sequence: u64, record: &TakenBack) -> std::io::Result<()> 
     file.sync_data()
 }
 
-fn read(file: &File, slot: u64) -> Option<(u64, TakenBack)> {
+fn read<R: DeserializeOwned>(file: &File, slot: u64) -> Option<(u64, R)> {
     let mut bytes = [0u8; SLOT_BYTES];
     file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64).ok()?;
     let sequence = u64::from_le_bytes(bytes[..8].try_into().ok()?);
@@ -130,38 +103,28 @@ fn checksum(sequence: u64, text: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn record(number: u64) -> TakenBack {
-        TakenBack::Version {
-            service: ServiceName::new("web").expect("a name"),
-            from: None,
-            to: VersionName::new("v1").expect("a name"),
-            number,
-            hot: true,
-        }
-    }
-
     #[test]
     fn the_newest_records_come_back_in_order_and_a_torn_one_does_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ring");
-        let (reserve, found) = Reserve::open(&path).expect("made");
+        let (reserve, found) = Reserve::<u64>::open(&path).expect("made");
         assert!(found.is_empty());
         for number in 1..=SLOTS + 6 {
             // A loaded disk may take longer than the limit; the record is on its way all the same.
-            let _ = reserve.record(record(number));
+            let _ = reserve.record(number);
         }
         drop(reserve);
         let file = OpenOptions::new().read(true).write(true).open(&path).expect("there");
         let last = SLOTS + 6;
         let at = (last % SLOTS) * SLOT_BYTES as u64;
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while read(&file, last % SLOTS).is_none_or(|(sequence, _)| sequence != last) {
+        while read::<u64>(&file, last % SLOTS).is_none_or(|(sequence, _)| sequence != last) {
             assert!(std::time::Instant::now() < deadline, "the last record was never written");
             std::thread::yield_now();
         }
-        file.write_all_at(b"torn", at + 40).expect("written");
-        let (_, found) = Reserve::open(&path).expect("opened");
-        let expected: Vec<TakenBack> = (7..last).map(record).collect();
+        file.write_all_at(b"torn", at + HEAD_BYTES as u64).expect("written");
+        let (_, found) = Reserve::<u64>::open(&path).expect("opened");
+        let expected: Vec<u64> = (7..last).collect();
         assert_eq!(found, expected);
     }
 }
