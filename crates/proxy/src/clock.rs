@@ -46,6 +46,10 @@ static START_SINCE_BOOT_NS: LazyLock<u64> = LazyLock::new(|| {
 
 /// Seconds since boot, so that they go on over a restart of the process.
 pub(crate) fn second_of(moment: Instant) -> u64 {
+    since_boot(moment).as_secs()
+}
+
+pub(crate) fn since_boot(moment: Instant) -> Duration {
     let since_start = moment.saturating_duration_since(*START).as_nanos() as u64;
-    (*START_SINCE_BOOT_NS + since_start) / 1_000_000_000
+    Duration::from_nanos(*START_SINCE_BOOT_NS + since_start)
 }

@@ -28,6 +28,7 @@ use crate::retry::{Attempts, Spare};
 use crate::table::{Routed, Service, Table};
 use crate::ticket::{Ticket, Words};
 use crate::unit::Unit;
+use crate::watched::Names;
 use crate::{answer, respond};
 
 /// Everything about a request that outlives its attempts.
@@ -46,6 +47,7 @@ pub(crate) struct Passage {
     has_waited: bool,
     /// Of a sticky client: goes with the answer.
     cookie: Option<Box<HeaderValue>>,
+    names: Names,
 }
 
 /// So often it is seen whether a client on hold is still there.
@@ -76,6 +78,7 @@ pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Requ
     let http2 = client.is_http2();
     let mut response = match head::admit(&mut request, &client) {
         Ok(head) => {
+            let names = lane.watched().names(request.headers_mut());
             let upgrade = head.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
             let request = request.map(RequestBody::new);
             let attempts = Attempts::new(&request);
@@ -92,6 +95,7 @@ pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Requ
                 unit: None,
                 has_waited: false,
                 cookie: None,
+                names,
             };
             passage.run(request).await
         }
@@ -372,6 +376,7 @@ impl Passage {
             words: self.words.take(),
             busy: self.busy.take(),
             counts_once: true,
+            names: self.names,
         }
     }
 
@@ -383,6 +388,9 @@ impl Passage {
         self.note(reason);
         if let Some(unit) = self.unit.as_mut().filter(|_| reason != Reason::ClientLeft) {
             unit.failed();
+        }
+        if reason != Reason::ClientLeft {
+            self.lane.watched().ended(self.names, true);
         }
         answer::made(reason)
     }

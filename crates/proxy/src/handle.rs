@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use model::{ListenerName, ReleaseId, ServiceName, Snapshot, TargetId, VersionName};
-use telemetry::LogWriter;
+use telemetry::{CellCounts, LogWriter, RequestEnded};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::black_box;
@@ -23,7 +23,6 @@ use crate::lane::{Command, Lane};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::table::Table;
-use crate::unit::CellCounts;
 
 /// A lane that does not answer for so long is stuck; better to say so than to wait on.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
@@ -109,6 +108,16 @@ impl Proxy {
         let answered = Self::answered(acknowledged).await;
         self.inner.shared.registry().forget_gone();
         answered
+    }
+
+    /// Whether somebody waits for how requests end; while they do, requests without an id get one.
+    pub fn watch_requests(&self, on: bool) {
+        self.inner.shared.watched.set(on);
+    }
+
+    /// Requests that have ended since this was asked last.
+    pub fn requests_ended(&self) -> Vec<RequestEnded> {
+        self.inner.shared.watched.take()
     }
 
     /// Resolves when every data thread has taken what was installed before; commands reach a lane in order.

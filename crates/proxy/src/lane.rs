@@ -25,6 +25,7 @@ use crate::serve;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::ticket::Words;
+use crate::watched::Watched;
 
 /// A tick this late says more about the machine than about its peers.
 const TICK_LATE_MS: u64 = 1_000;
@@ -188,6 +189,10 @@ impl Lane {
         let client = Client::new(origin.listener.clone(), origin.peer, self.clock.clone());
         let present = self.enter_client(&client);
         (client, present)
+    }
+
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.shared.watched
     }
 
     pub(crate) fn logs(&self) -> bool {

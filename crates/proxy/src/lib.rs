@@ -28,9 +28,9 @@ mod table;
 mod ticket;
 mod tunnel;
 mod unit;
+mod watched;
 
 pub use black_box::left_in_flight;
 pub use counts::Counts;
 pub use handle::{Config, InFlight, NotAcknowledged, Proxy};
-pub use telemetry::Histogram;
-pub use unit::{ArmCounts, CellCounts, SETS};
+pub use telemetry::{ArmCounts, CellCounts, Histogram, RequestEnded, SETS};

@@ -85,6 +85,8 @@ fn proxy_wide(out: &mut String, shared: &Shared) {
     let _ = writeln!(out, "changeover_connections_parked {parked}");
     family(out, "changeover_connections_total", "counter", "Client connections accepted.");
     let _ = writeln!(out, "changeover_connections_total {}", sum(&mut shared.accepted.iter()));
+    family(out, "changeover_requests_untold_total", "counter", "Requests whose end a rollout of a flag was not told, for lack of room.");
+    let _ = writeln!(out, "changeover_requests_untold_total {}", shared.watched.lost());
     if let Some(log) = &shared.log {
         family(out, "changeover_access_log_dropped_total", "counter", "Log lines lost because the disk did not keep up.");
         let _ = writeln!(out, "changeover_access_log_dropped_total {}", log.dropped());

@@ -17,6 +17,7 @@ use crate::live::TargetLive;
 use crate::reason::Reason;
 use crate::table::Lives;
 use crate::unit::Cells;
+use crate::watched::Watched;
 
 pub(crate) struct Shared {
     pub(crate) commands: Vec<UnboundedSender<Command>>,
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     /// Answers made by the proxy, per lane and reason.
     pub(crate) made: Vec<Vec<AtomicU64>>,
     pub(crate) log: Option<LogWriter>,
+    pub(crate) watched: Watched,
     registry: Mutex<Registry>,
     /// 0 while no drain has begun.
     drain_since_ms: AtomicU64,
@@ -48,6 +50,7 @@ impl Shared {
             parked: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             made: (0..threads).map(zeros).collect(),
             log,
+            watched: Watched::default(),
             registry: Mutex::new(Registry { threads, ..Registry::default() }),
             drain_since_ms: AtomicU64::new(0),
             drain_grace_ms: AtomicU64::new(0),

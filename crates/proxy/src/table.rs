@@ -8,13 +8,14 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use model::{Arm, Draw, HostPattern, ListenerName, Mode, ReleaseId, ServiceName, ServiceRouting, TargetId, VersionName};
+use telemetry::SETS;
 
 use crate::cohort::Cohorts;
 use crate::counts::VersionCounts;
 use crate::live::TargetLive;
 use crate::mirror::Mirror;
 use crate::reason::Reason;
-use crate::unit::{Cells, Epoch, SETS};
+use crate::unit::{Cells, Epoch};
 
 #[derive(Default)]
 pub(crate) struct Table {

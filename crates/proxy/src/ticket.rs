@@ -15,6 +15,7 @@ use crate::lane::Lane;
 use crate::live::{Claim, TargetLive};
 use crate::reason::Reason;
 use crate::unit::Unit;
+use crate::watched::Names;
 
 /// The request's own words, kept only when a log wants them.
 #[derive(Clone)]
@@ -42,6 +43,7 @@ pub(crate) struct Ticket {
     pub(crate) busy: Option<Busy>,
     /// False when the request goes on elsewhere.
     pub(crate) counts_once: bool,
+    pub(crate) names: Names,
 }
 
 impl Ticket {
@@ -88,6 +90,9 @@ impl Drop for Ticket {
         }
         let duration = self.started.elapsed();
         self.counts.record(self.lane.index, self.status, self.bad, self.to_head, duration);
+        if self.bad || self.reason != Some(Reason::ClientLeft) {
+            self.lane.watched().ended(self.names, self.bad);
+        }
         if self.bad {
             self.counts.record_cluster(self.lane.index, hash(self.client.peer));
             if let Some(unit) = &mut self.unit {

@@ -8,34 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use telemetry::{ArmCounts, CellCounts, SETS, Seat};
+
 use crate::clock::second_of;
 use crate::cohort::{ClientKey, Clients};
 
-/// Errors, and two sets for each of three latency quantiles.
-pub const SETS: usize = 7;
 /// Seconds that a cell stays beyond the age at which all its units are closed, for the reader to come.
 const SLACK_S: u64 = 10;
 /// At most two epochs share a second.
 const EPOCHS: u64 = 2;
-
-/// Units of one arm in one cell, over all threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ArmCounts {
-    pub drawn: u64,
-    pub ended: u64,
-    /// The answer's head has come, its end has not.
-    pub answering: u64,
-    pub bad: [u64; SETS],
-}
-
-/// One epoch and assignment second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CellCounts {
-    pub epoch: u32,
-    pub second: u64,
-    pub candidate: ArmCounts,
-    pub stable: ArmCounts,
-}
 
 /// The counters of one release.
 pub(crate) struct Cells {
@@ -128,15 +109,6 @@ impl ArmSlot {
     }
 }
 
-impl ArmCounts {
-    fn add(&mut self, other: &Self) {
-        self.drawn += other.drawn;
-        self.ended += other.ended;
-        self.answering += other.answering;
-        self.bad.iter_mut().zip(other.bad).for_each(|(sum, bad)| *sum += bad);
-    }
-}
-
 fn tag_of(epoch: u32, second: u64) -> u64 {
     u64::from(epoch) << 40 | second & ((1 << 40) - 1)
 }
@@ -157,7 +129,7 @@ pub(crate) struct Epoch {
 pub(crate) struct Unit {
     epoch: Arc<Epoch>,
     /// A request of a sticky client: the client is the unit.
-    client: Option<u64>,
+    client: Option<Seat>,
     lane: usize,
     second: u64,
     pub(crate) arm: usize,
@@ -185,15 +157,13 @@ impl Unit {
 
     /// A request of a sticky client; `None` when it does not count.
     pub(crate) fn of_client(epoch: &Arc<Epoch>, key: &ClientKey, sticky: &model::Sticky, arm: usize, now: Instant) -> Option<Self> {
-        let second = second_of(now);
-        let counts = epoch.cells.clients.as_ref()?.enter(key, sticky, (epoch.number, second), arm, now);
-        let client = counts.then_some(key.hash)?;
-        let epoch = epoch.clone();
+        let client = epoch.cells.clients.as_ref()?.enter(key, sticky, epoch.number, arm, now)?;
+        let (epoch, second) = (epoch.clone(), second_of(now));
         Some(Self { epoch, client: Some(client), lane: 0, second, arm, drawn_at: now, failed: false, answering: false, over: false })
     }
 
     /// Tells of the client what this request was.
-    fn tell_client(&mut self, client: u64, is_over: bool) {
+    fn tell_client(&mut self, client: Seat, is_over: bool) {
         let Some(clients) = &self.epoch.cells.clients else { return };
         let age = self.drawn_at.elapsed();
         let mut sets = 0;
