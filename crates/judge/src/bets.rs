@@ -63,4 +63,10 @@ impl Factors {
             + times(arms.stable.bad, self.stable_bad[bet])
             + times(arms.candidate.good() + arms.stable.good(), self.good[bet])
     }
+    /// What one unit adds to ln E of bet `bet` on average, where so large shares are bad.
+    pub(crate) fn mean_ln_gain(&self, bet: usize, candidate: f64, stable: f64) -> f64 {
+        let (of_candidate, of_stable) = (self.share.candidate() * candidate, self.share.stable() * stable);
+        let good = 1.0 - of_candidate - of_stable;
+        of_candidate * self.candidate_bad[bet] + of_stable * self.stable_bad[bet] + good * self.good[bet]
+    }
 }

@@ -1,4 +1,4 @@
-//! The scales: compares the candidate with stable, from counts, and says what follows.
+//! The scales: compares the candidate with stable, from counts, and says what follows; and the variants of an experiment.
 //!
 //! Continuous looking is free: the evidence is a betting martingale, so that Ville's inequality bounds false rollbacks over the
 //! whole release however often it is looked at. **Invariants**: nothing measured is never a pass; NaN and infinity compare with
@@ -8,6 +8,7 @@
 mod bets;
 mod bounds;
 mod dispersion;
+pub mod experiment;
 mod latency;
 mod limit;
 mod mixture;
@@ -18,6 +19,7 @@ mod scales;
 pub mod simulation;
 mod split;
 mod units;
+mod users;
 mod vectors;
 mod verdict;
 
@@ -26,11 +28,12 @@ pub use dispersion::overdispersion;
 pub use latency::{epoch_of_histograms, threshold_bucket};
 pub use limit::ln_evidence_over;
 pub use mixture::{Mixture, ln_evidence};
-pub use plan::{Expired, MetricKind, Plan, epoch_seconds, evidence_seconds, units_needed};
+pub use plan::{Expired, MetricKind, Plan, epoch_seconds, evidence_seconds, units_needed, units_until_worse};
 pub use prefix::{Cell, Opened, delays, prefix};
 pub use scalars::{ScalarSums, scalar_bounds};
 pub use scales::{Closing, Measured, Past, SETS_MAX, Scales, Tallies, Tally};
-pub use split::{Drawn, ln_split_evidence};
+pub use split::{Drawn, ln_ratio_evidence, ln_split_evidence};
 pub use units::{Arms, Epoch, Share, Side, Units};
+pub use users::scales_of_users;
 pub use vectors::{Difference, check_vectors};
 pub use verdict::{Action, Guard, Look, Outcome, Scalar, ShareMetric, Verdict, judge};

@@ -3,7 +3,8 @@
 use model::Weight;
 use serde::{Deserialize, Serialize};
 
-use crate::bets::KAPPA;
+use crate::bets::{Factors, KAPPA};
+use crate::units::{Share, Side};
 
 /// What follows when a step reaches its longest time without a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,4 +158,28 @@ pub fn evidence_seconds(plan: &Plan, metrics: &[(MetricKind, f64, f64)], weight:
 pub fn units_needed(p: f64, rho: f64, margin: f64, phi: f64) -> f64 {
     let gain = KAPPA.iter().map(|kappa| p * (-kappa).ln_1p() + kappa * (rho * p + margin)).fold(f64::NEG_INFINITY, f64::max);
     if gain > 0.0 { phi * 5.9 / gain } else { f64::INFINITY }
+}
+
+/// Units of both arms until a candidate with a bad share of `candidate` beside `stable` has regressed, about in the median, in the
+/// first epoch of a release; infinite: never. `part`: the metric's of alpha; `phi`: its overdispersion.
+pub fn units_until_worse(plan: &Plan, kind: MetricKind, part: f64, share: Share, [candidate, stable]: [f64; 2], phi: f64) -> f64 {
+    let (rho, delta) = plan.tolerance(kind);
+    let factors = Factors::new(Side::Worse, share, rho, delta);
+    let bets = Side::Worse.bets();
+    let gains: Vec<f64> = (0..bets).map(|bet| factors.mean_ln_gain(bet, candidate, stable) / phi).collect();
+    let best = gains.iter().copied().fold(0.0, f64::max);
+    if best <= 0.0 {
+        return f64::INFINITY;
+    }
+    // One half is cash, the other is spread over the bets; metrics that say nothing hold 1.
+    let evidence = |units: f64| {
+        let mean = gains.iter().map(|gain| (units * gain).exp()).sum::<f64>() / bets as f64;
+        part * (0.5 + 0.5 * mean) + 1.0 - part
+    };
+    let (mut low, mut high) = (0.0, (2.0 * bets as f64 / (plan.alpha * part)).ln() / best);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        if evidence(middle) >= 1.0 / plan.alpha { high = middle } else { low = middle }
+    }
+    high
 }

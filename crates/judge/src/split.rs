@@ -1,7 +1,7 @@
 //! The split check: does the traffic split match the weight? On drawn units, before any outcome.
 //!
-//! A Beta(100·w, 100·(1−w)) mixture against Bernoulli(w), per epoch (Lindon and Malek, arXiv 2011.03567), arranged so that nothing
-//! large cancels.
+//! A Beta(100·w, 100·(1−w)) mixture against Bernoulli(w), per epoch, and a Dirichlet mixture against a multinomial where there are more
+//! than two arms (Lindon and Malek, arXiv 2011.03567), arranged so that nothing large cancels.
 
 use crate::units::Share;
 
@@ -20,25 +20,25 @@ pub fn ln_split_evidence(draws: &[Drawn], strength: f64) -> f64 {
 }
 
 fn of_epoch(drawn: &Drawn, strength: f64) -> f64 {
-    let (parts, of) = (i128::from(drawn.share.parts), i128::from(drawn.share.of));
-    let (w, v) = (drawn.share.candidate(), drawn.share.stable());
-    let (k_c, k_s) = (drawn.candidate as f64, drawn.stable as f64);
-    let (a, b, n) = (strength * w, strength * v, k_c + k_s);
-    let (a_after, b_after, n_after) = (a + k_c, b + k_s, strength + n);
-    // k_c − n·w, in whole numbers before the division.
-    let surplus = i128::from(drawn.candidate) * (of - parts) - i128::from(drawn.stable) * parts;
-    let d = surplus as f64 / of as f64;
-    let large = k_c * (d / (n_after * w)).ln_1p()
-        + k_s * (-d / (n_after * v)).ln_1p()
-        + a * (a_after / n_after).ln()
-        + b * (b_after / n_after).ln();
-    large + 0.5 * (n_after / a_after / b_after).ln() + HALF_LN_2PI + stirling_rest(a_after) + stirling_rest(b_after)
-        - stirling_rest(n_after)
-        - ln_beta(a, b)
+    let Share { parts, of } = drawn.share;
+    ln_ratio_evidence(&[(parts, drawn.candidate), (of - parts, drawn.stable)], strength)
 }
 
-fn ln_beta(a: f64, b: f64) -> f64 {
-    libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
+/// ln E of any number of arms, each with its part of the split and the units drawn to it: a Dirichlet(strength · parts) mixture
+/// against the multinomial of the parts. It reaches ln(1/a) with probability at most a, whenever it is looked at. Parts are above 0.
+pub fn ln_ratio_evidence(arms: &[(u32, u64)], strength: f64) -> f64 {
+    let of: i128 = arms.iter().map(|(parts, _)| i128::from(*parts)).sum();
+    let all: i128 = arms.iter().map(|(_, drawn)| i128::from(*drawn)).sum();
+    let n_after = strength + all as f64;
+    let of_arm = |(parts, drawn): &(u32, u64)| {
+        let (share, k) = (f64::from(*parts) / of as f64, *drawn as f64);
+        let (before, after) = (strength * share, strength * share + k);
+        // k − n·share, in whole numbers before the division.
+        let d = (i128::from(*drawn) * of - all * i128::from(*parts)) as f64 / of as f64;
+        let large = k * (d / (n_after * share)).ln_1p() + before * (after / n_after).ln();
+        large - 0.5 * after.ln() + HALF_LN_2PI + stirling_rest(after) - libm::lgamma(before)
+    };
+    arms.iter().map(of_arm).sum::<f64>() + 0.5 * n_after.ln() - HALF_LN_2PI - stirling_rest(n_after) + libm::lgamma(strength)
 }
 
 /// ln Γ(x) − ((x − ½)·ln x − x + ½·ln 2π).
