@@ -1,5 +1,7 @@
 //! What was typed.
 
+pub(crate) mod flags;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -132,6 +134,11 @@ pub(crate) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Feature flags: make, switch, roll out, compare, and clear away
+    Flags {
+        #[command(subcommand)]
+        what: flags::Flags,
+    },
     /// What the judge saw
     Analysis {
         #[command(subcommand)]
@@ -262,8 +269,8 @@ pub(crate) struct Events {
 
 #[derive(clap::Args)]
 pub(crate) struct Token {
-    /// What it allows: look, or also act
-    #[arg(long, default_value = "act", value_parser = ["read", "act"])]
+    /// What it allows: `read` (look), `act`; of flags `evaluate`, `sync`, `write`, alone or with `:ENVIRONMENT`
+    #[arg(long, default_value = "act")]
     pub(crate) scope: String,
     /// Who acts with it, for the history [default: your user name]
     #[arg(long)]

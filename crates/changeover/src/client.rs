@@ -75,7 +75,12 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let bytes = body.map(|body| serde_json::to_vec(body).expect("plain data")).unwrap_or_default();
-        let request = Request::builder()
+        let token = std::env::var("CHANGEOVER_TOKEN").ok().filter(|token| !token.is_empty());
+        let mut request = Request::builder();
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header("host", "changeover")
@@ -130,4 +135,10 @@ pub(crate) fn who() -> String {
     let named = std::env::var("CHANGEOVER_WHO").ok();
     let user = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
     named.or_else(user).unwrap_or_else(|| nix::unistd::getuid().to_string())
+}
+
+/// Of a query's value (RFC 3986 §2.3).
+pub(crate) fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

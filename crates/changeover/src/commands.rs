@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod deploy;
 pub(crate) mod events;
+pub(crate) mod flags;
 pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod judge;

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Remove { service } => commands::simple::verb(&place, &service, "remove"),
         Verb::Resume { service } => commands::simple::resume(&place, service.as_deref()),
         Verb::Status { service, watch, json } => commands::status::run(&place, service.as_deref(), watch, json),
+        Verb::Flags { what } => commands::flags::run(&place, what),
         Verb::Analysis { what: args::Analysis::Show { release, json } } => commands::analysis::show(&place, &release, json),
         Verb::History { service, json } => commands::history::run(&place, service.as_deref(), json),
         Verb::Events(events) => commands::events::run(&place, &events),

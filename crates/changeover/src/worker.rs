@@ -1,6 +1,7 @@
 //! The worker: does everything but own sockets and processes, and may crash. Wires the rooms together.
 
 mod corridor;
+mod flags;
 mod link;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use anyhow::Context;
 use crate::args::Place;
 use crate::exit::Exit;
 use corridor::Corridor;
+use flags::{FlagRoom, Needs};
 use link::Link;
 
 /// Answers that are on their way when we leave.
@@ -41,7 +43,8 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
     };
     let data_plane = Corridor::new(corridor.clone());
     tokio::spawn(data_plane.clone().sample());
-    let (engine, task) = engine::start(config, Arc::new(data_plane), Arc::new(link.clone()))
+    let (flags, wanted) = FlagRoom::new();
+    let (engine, task) = engine::start(config, Arc::new(data_plane), Arc::new(link.clone()), Arc::new(flags.clone()))
         .await
         .with_context(|| format!("cannot open the state in {}", place.state_dir.display()))?;
     if succeeds {
@@ -50,14 +53,22 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
         api = applied.and_then(|desired| desired.api);
     }
     link.listen(engine.clone());
-    let metrics = corridor.clone();
+    let tokens = api.as_ref().map_or_else(|| place.state_dir.join("tokens"), |api| control::token_file(api, &place.state_dir));
+    let teller = engine.clone();
+    let told = Box::new(move |kind: &str, text: String| teller.told(kind, text));
+    let needs = Needs { store: engine.store().clone(), state_dir: place.state_dir.clone(), tokens, told };
+    tokio::spawn(flags.clone().run(wanted, needs));
+    tokio::spawn(flags.clone().follow_requests(corridor.clone()));
+    let (metrics, flag_metrics, flag_handle) = (corridor.clone(), flags.clone(), flags.clone());
     let counter = control::Counter {
         engine,
         parse: Box::new(|text, path| config::parse(text, path).map_err(|rejected| rejected.to_string())),
-        metrics: Box::new(move || metrics.metrics()),
+        metrics: Box::new(move || metrics.metrics() + &flag_metrics.metrics()),
+        flags: Box::new(move || flag_handle.handle()),
         api,
         state_dir: place.state_dir.clone(),
     };
+    flags.begun().await;
     let socket = control::bind(&place.socket()).with_context(|| format!("cannot serve {}", place.socket().display()))?;
     link.ready();
     let ended = tokio_util::sync::CancellationToken::new();
@@ -69,6 +80,7 @@ async fn work(place: &Place) -> anyhow::Result<Exit> {
             served.context("the API ended")?.with_context(|| format!("cannot serve {}", place.socket().display()))?;
         }
     }
+    flags.drain().await;
     // Whoever asked for the end gets an answer; whoever follows events does not keep us.
     ended.cancel();
     let _ = tokio::time::timeout(ANSWER_MAX, api).await;

@@ -81,6 +81,40 @@ fn on_a_full_disk_a_deploy_changes_nothing_and_a_rollback_works_and_stays() {
     assert_eq!(house.answers(), "v3");
 }
 
+/// What a flag answers to everybody.
+fn flag(house: &House) -> String {
+    house.good(&["flags", "eval", "scoring", "-u", "ann"])
+}
+
+#[test]
+fn on_a_full_disk_a_flag_is_switched_off_all_the_same_and_stays_off() {
+    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    if !run("mount", &["-t", "tmpfs", "-o", "size=4m", "none", disk.text()]) {
+        return left_out("mount a tmpfs");
+    }
+    let mut house = House::start_in(disk.path(), "24200-24297", "flags:\n  listen: 127.0.0.1:24298\n");
+    house.good(&["flags", "create", "scoring", "--owner", "ana"]);
+    house.good(&["flags", "on", "scoring"]);
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    let error = house.bad(&["flags", "create", "other", "--owner", "ana"], 1);
+    assert!(error.contains("nothing was changed"), "{error}");
+    house.good(&["flags", "off", "scoring"]);
+    assert!(flag(&house).contains("= false"));
+    house.kill_all();
+    house.start_again();
+    wait::until(DEADLINE, "it answers", || house.run(&["flags", "list"]).status.success());
+    assert!(flag(&house).contains("= false"), "it stays off");
+    std::fs::remove_file(&filler).expect("removed");
+    wait::until(DEADLINE, "it is kept when there is room", || {
+        house.good(&["flags", "history", "scoring"]).contains("while the disk refused")
+    });
+    house.good(&["flags", "on", "scoring"]);
+    house.kill_worker();
+    wait::until(DEADLINE, "it answers", || house.run(&["flags", "list"]).status.success());
+    assert!(flag(&house).contains("= true"), "what was said later counts");
+}
+
 fn fill(path: &Path) {
     use std::io::Write;
     let mut file = std::fs::File::create(path).expect("a file");
@@ -114,4 +148,29 @@ fn on_a_hanging_disk_a_deploy_changes_nothing_and_a_rollback_is_quick() {
     drop(frozen);
     wait::until(DEADLINE, "the release ends when the disk answers", || house.web()["release"]["ending"]["outcome"] == "promoted");
     assert_eq!(house.web()["serves"], "v1");
+}
+
+#[test]
+fn on_a_hanging_disk_a_flag_is_switched_off_at_once() {
+    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    image.as_file().set_len(64 * 1024 * 1024).expect("a size");
+    let image = image.path().to_str().expect("text").to_owned();
+    if !(run("mkfs.ext4", &["-q", "-F", &image]) && run("mount", &["-o", "loop", &image, disk.text()])) {
+        return left_out("mount an ext4 image");
+    }
+    let house = House::start_in(disk.path(), "24300-24397", "flags:\n  listen: 127.0.0.1:24398\n");
+    house.good(&["flags", "create", "scoring", "--owner", "ana"]);
+    house.good(&["flags", "on", "scoring"]);
+    let frozen = Frozen::new(&disk);
+    let mut other = house.command(&["flags", "create", "other", "--owner", "ana"]).stderr(Stdio::null()).spawn().expect("it runs");
+    let began = Instant::now();
+    house.good(&["flags", "off", "scoring"]);
+    assert!(flag(&house).contains("= false"));
+    // Generous against a loaded machine; it does not wait for the disk, which hangs for ever.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    drop(frozen);
+    other.wait().expect("it ends");
+    wait::until(DEADLINE, "it is kept when the disk answers", || house.good(&["flags", "history", "scoring"]).contains(" off "));
+    assert!(flag(&house).contains("= false"));
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use model::{AccessLog, AccessLogFormat, AccessLogScope, Desired, Listener, ListenerName, PortRange, ServiceName};
+use model::{AccessLog, AccessLogFormat, AccessLogScope, Desired, Flags, Listener, ListenerName, PortRange, ServiceName};
 
 use crate::api;
+use crate::flags;
 use crate::node::{At, Kind, Node};
 use crate::problems::Problems;
 use crate::service::{self, House};
@@ -19,25 +20,55 @@ const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
 
 pub(crate) fn desired(root: &Node, folder: &Path, problems: &mut Problems) -> Option<Desired> {
     let mut table = Table::open(root, "the file", problems)?;
-    let listeners = listeners(&mut table, problems);
+    let flags_node = table.take_entry("flags").map(|(_, node)| node).or_else(|| table.left_empty("flags"));
+    let listeners = listeners(&mut table, flags_node.is_none(), problems);
     let ports = table.take("ports").map_or(Some(PORTS), |node| ports(node, listeners.as_ref(), problems));
     let access_log = access_log(&mut table, problems);
     let house = House { listeners: listeners.as_ref(), folder };
     let services = table.take("services").map_or(Some(BTreeMap::new()), |node| services(node, &house, problems));
     let taken = api::Taken { listeners: listeners.as_ref(), ports };
     let api = table.take("api").map_or(Some(None), |node| api::api(node, folder, &taken, socket_address, problems).map(Some));
+    let flags = flags_node.map_or(Some(None), |node| flags::flags(node, folder, socket_address, problems).map(Some));
     table.finish(problems);
-    Some(Desired { listeners: listeners?, services: services?, ports: ports?, access_log: access_log?, api: api? })
+    let (listeners, ports, api, flags) = (listeners?, ports?, api?, flags?);
+    if let (Some(flags), Some(node)) = (&flags, flags_node) {
+        apart(flags, &listeners, ports, api.as_ref(), node, problems);
+    }
+    Some(Desired { listeners, services: services?, ports, access_log: access_log?, api, flags })
 }
 
-fn listeners(table: &mut Table<'_>, problems: &mut Problems) -> Option<BTreeMap<ListenerName, Listener>> {
+/// Ports of flags belong to nobody else.
+fn apart(
+    flags: &Flags,
+    listeners: &BTreeMap<ListenerName, Listener>,
+    ports: PortRange,
+    api: Option<&model::Api>,
+    node: &Node,
+    problems: &mut Problems,
+) {
+    for (_, address) in &flags.listen {
+        let taken = listeners.iter().find(|(_, it)| it.address == *address).map(|(name, _)| format!("listener `{name}`"));
+        let taken = taken.or_else(|| api.filter(|api| api.listen == *address).map(|_| "`api`".to_owned()));
+        let taken = taken.or_else(|| (ports.first..=ports.last).contains(&address.port()).then(|| "the range `ports`".to_owned()));
+        if let Some(taken) = taken {
+            let hint = "choose another one with `listen`, such as `listen: 127.0.0.1:8013`";
+            problems.add(&node.at, format!("{address} of `flags` is in {taken}"), Some(hint.to_owned()));
+        }
+    }
+}
+
+/// `needed`: nothing else comes in.
+fn listeners(table: &mut Table<'_>, needed: bool, problems: &mut Problems) -> Option<BTreeMap<ListenerName, Listener>> {
     let Some(node) = table.take("listeners") else {
+        if !needed {
+            return Some(BTreeMap::new());
+        }
         table.missing("listeners", "add `listeners: { main: 127.0.0.1:8080 }`", problems);
         return None;
     };
     let mut listeners: BTreeMap<ListenerName, Listener> = BTreeMap::new();
     let entries = entries(node, "`listeners`", problems)?;
-    if entries.is_empty() {
+    if entries.is_empty() && needed {
         problems.add(&node.at, "`listeners` is empty", Some("say `{ main: 127.0.0.1:8080 }`".to_owned()));
     }
     for (key, value) in entries {

@@ -7,6 +7,7 @@ mod api;
 mod canary;
 mod command;
 mod file;
+mod flags;
 mod node;
 mod problems;
 mod schema;

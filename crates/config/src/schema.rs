@@ -15,13 +15,14 @@ pub fn schema() -> String {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct File {
-    /// Addresses on which clients connect.
-    listeners: BTreeMap<String, Listener>,
+    /// Addresses on which clients connect. Needed unless `flags` is there.
+    listeners: Option<BTreeMap<String, Listener>>,
     /// Where `{port}` of processes comes from. Default: 21000-21999.
     #[schemars(regex(pattern = r"^[0-9]+ *- *[0-9]+$"))]
     ports: Option<String>,
     access_log: Option<AccessLog>,
     api: Option<Api>,
+    flags: Option<Flags>,
     services: Option<BTreeMap<String, Service>>,
 }
 
@@ -55,6 +56,55 @@ struct ApiSettings {
     tokens: Option<String>,
     /// Names under which browsers reach it, besides its address and localhost.
     hosts: Option<Vec<String>>,
+}
+
+/// Feature flags, served to OpenFeature clients. Default: none.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Flags {
+    listen: Option<FlagPorts>,
+    /// The first is the default. Default: `production`, without files.
+    environments: Option<BTreeMap<String, Option<FlagEnvironment>>>,
+    /// So long everybody must have got the same variant before a flag is ready to remove. Default: 336h.
+    ready_after: Option<String>,
+    /// Default: from_outside; on this machine's own addresses nobody needs a token.
+    tokens: Option<FlagTokens>,
+}
+
+/// An IP address (flagd's ports 8013 to 8016 on it), an address with a port (everything on that one), or a map. Default: 127.0.0.1.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum FlagPorts {
+    Address(String),
+    Each(EachFlagPort),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EachFlagPort {
+    /// gRPC evaluation.
+    evaluation: Option<String>,
+    /// Health and metrics.
+    management: Option<String>,
+    /// gRPC sync of whole sets.
+    sync: Option<String>,
+    ofrep: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct FlagEnvironment {
+    /// Flags in flagd's format (JSON or YAML), watched.
+    files: Option<Vec<String>>,
+    /// Changes need a second person's consent. Default: false.
+    second_person: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum FlagTokens {
+    Required,
+    FromOutside,
 }
 
 /// Which requests are logged, and how.

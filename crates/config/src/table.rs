@@ -34,6 +34,11 @@ impl<'a> Table<'a> {
         (!matches!(entry.1.kind, Kind::Nothing)).then_some(*entry)
     }
 
+    /// The field, when it is there without a value.
+    pub(crate) fn left_empty(&self, field: &str) -> Option<&'a Node> {
+        self.entries.iter().find(|(key, node)| key.text == field && matches!(node.kind, Kind::Nothing)).map(|(_, node)| node)
+    }
+
     /// The field as a table, with its place; a table of defaults when absent.
     pub(crate) fn take_table(&mut self, field: &'static str, problems: &mut Problems) -> Option<Table<'a>> {
         let place = format!("`{field}` of {}", self.place);

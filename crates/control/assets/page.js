@@ -207,7 +207,7 @@
     const lost = seconds >= LOST_S;
     document.body.classList.toggle("stale", lost);
     stale.hidden = !lost;
-    const note = `What you see is from ${at}. Trying again; the release goes on without this page.`;
+    const note = `What you see is from ${at}. Trying again; what runs goes on without this page.`;
     if (lost && stale.textContent !== note) stale.textContent = note;
   };
   setInterval(age, 1000);

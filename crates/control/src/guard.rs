@@ -16,7 +16,7 @@ use crate::answers::{Refused, rejected};
 use crate::caller::Caller;
 use crate::page;
 use crate::sessions::{Sessions, Visit};
-use crate::tokens::{Scope, TokenFile};
+use crate::tokens::{FlagRight, Scope, TokenFile};
 
 /// The name of the session's cookie.
 pub(crate) const COOKIE: &str = "changeover_session";
@@ -67,6 +67,9 @@ impl Gate {
         let Some(caller) = caller else { return Err(Box::new(nobody(request))) };
         if acts {
             may_act(&caller, path).map_err(refusal(path))?;
+        } else if !caller.may_read() && !is_flags(path) {
+            let hint = "use one with the scope `read` or `act`";
+            return Err(refusal(path)(rejected("forbidden", "this token is for flags only", Some(hint))));
         }
         Ok(Some(caller))
     }
@@ -99,12 +102,12 @@ impl Gate {
             let Some(token) = tokens.of(bearer) else {
                 return Err(rejected("unauthorized", "this token is not valid", Some("make one with `changeover token`")));
             };
-            return Ok(Some(Caller::Remote { name: token.name.clone(), scope: token.scope, visit: None }));
+            return Ok(Some(Caller::Remote { name: token.name.clone(), scope: token.scope.clone(), visit: None }));
         }
         let visit = cookie(headers).and_then(|id| self.sessions.of(id));
         Ok(visit.and_then(|visit| {
             let token = tokens.with(visit.token())?;
-            Some(Caller::Remote { name: token.name.clone(), scope: token.scope, visit: Some(visit) })
+            Some(Caller::Remote { name: token.name.clone(), scope: token.scope.clone(), visit: Some(visit) })
         }))
     }
 
@@ -127,12 +130,23 @@ fn may_act(caller: &Caller, path: &str) -> Result<(), Rejected> {
         return Err(rejected("forbidden", "a browser's session may look at the API, not act through it", Some(hint)));
     }
     match caller {
-        Caller::Remote { name, scope: Scope::Read, .. } => {
+        Caller::Local { .. } | Caller::Remote { scope: Scope::Act, .. } => Ok(()),
+        // In which environment is asked there.
+        Caller::Remote { .. } if is_flags(path) && caller.of_flags(needed(path)).is_some() => Ok(()),
+        Caller::Remote { name, scope, .. } => {
             let hint = "use one with the scope `act`, made by `changeover token --scope act`";
-            Err(rejected("forbidden", format!("the token `{name}` has the scope `read`: it may look, not act"), Some(hint)))
+            Err(rejected("forbidden", format!("the token `{name}` has the scope `{scope}`: it may look, not act"), Some(hint)))
         }
-        _ => Ok(()),
     }
+}
+
+/// An evaluation is asked with a body, and changes nothing.
+fn needed(path: &str) -> FlagRight {
+    if path == "/v1/flags/evaluate" { FlagRight::Sync } else { FlagRight::Write }
+}
+
+fn is_flags(path: &str) -> bool {
+    path == "/v1/flags" || path.starts_with("/v1/flags/")
 }
 
 /// A form that another site sends in a visitor's name: browsers say where it comes from.
@@ -147,7 +161,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Rejected> {
     Err(rejected("forbidden", "this was sent by another site; nothing was done", Some("act on the page itself")))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?;
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

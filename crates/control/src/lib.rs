@@ -7,6 +7,7 @@ mod answers;
 mod caller;
 mod door;
 mod events;
+mod flags;
 mod guard;
 mod observer;
 mod page;
@@ -20,8 +21,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use engine::Handle;
 use model::{Api, Desired};
@@ -35,7 +40,7 @@ use caller::Caller;
 use guard::Gate;
 use observer::Observer;
 
-pub use tokens::{Scope, TOKEN_CHARS_MIN, TokenFileError, Tokens, make as make_token};
+pub use tokens::{Admitted, FlagRight, Scope, TOKEN_CHARS_MIN, Token, TokenFile, TokenFileError, Tokens, make as make_token};
 
 /// A configuration file, or a maintenance page with its pictures inside.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -51,6 +56,14 @@ pub struct Counter {
     pub api: Option<Api>,
     /// Where the token file is, unless `api` names another.
     pub state_dir: PathBuf,
+    /// Absent where no flags are served.
+    pub flags: Box<dyn Fn() -> Option<flag_engine::Handle> + Send + Sync>,
+}
+
+impl Counter {
+    fn tokens(&self) -> PathBuf {
+        self.api.as_ref().map_or_else(|| self.state_dir.join("tokens"), |api| token_file(api, &self.state_dir))
+    }
 }
 
 /// From a file's text, and the path to show in messages.
@@ -94,21 +107,47 @@ pub async fn serve(
         end.await;
         closing.cancel();
     };
-    axum::serve(listener, router_over_unix(&room)).with_graceful_shutdown(end).await
+    axum::serve(listener, router_over_unix(&room).into_make_service_with_connect_info::<Process>()).with_graceful_shutdown(end).await
 }
 
 fn router_over_unix(room: &Arc<Room>) -> Router {
-    finish(api().with_state(room.clone())).layer(axum::middleware::map_request(local))
+    let path = room.counter.tokens();
+    let layer = axum::middleware::from_fn_with_state(Arc::new(TokenFile::new(path)), local);
+    finish(api().with_state(room.clone())).layer(layer)
 }
 
-/// Whoever may open the socket.
-async fn local<B>(mut request: http::Request<B>) -> http::Request<B> {
-    request.extensions_mut().insert(Caller::Local);
-    request
+/// The process at the other end of the Unix socket.
+#[derive(Clone, Copy)]
+struct Process {
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Process {
+    fn connect_info(stream: IncomingStream<'_, tokio::net::UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+    }
+}
+
+/// Whoever may open the socket. A token they show says who they are; one that is not ours is refused, not overlooked.
+async fn local(State(tokens): State<Arc<TokenFile>>, mut request: Request, next: Next) -> Response {
+    let token = match guard::bearer(request.headers()) {
+        Some(shown) => {
+            let tokens = tokens.now();
+            let Some(token) = tokens.as_ref().as_ref().ok().and_then(|tokens| tokens.of(shown)) else {
+                let hint = "unset CHANGEOVER_TOKEN, or make one with `changeover token`";
+                return answers::Refused(answers::rejected("unauthorized", "this token is not valid", Some(hint))).into_response();
+            };
+            Some((token.name.clone(), token.scope.clone()))
+        }
+        None => None,
+    };
+    let uid = request.extensions().get::<ConnectInfo<Process>>().and_then(|ConnectInfo(process)| process.uid);
+    request.extensions_mut().insert(Caller::Local { uid, token });
+    next.run(request).await
 }
 
 fn router_over_tcp(room: &Arc<Room>, observer: &Arc<Observer>, gate: Arc<Gate>) -> Router {
-    let page = page::router(page::House { room: room.clone(), observer: observer.clone(), gate: gate.clone() });
+    let page = page::router(page::House { room: room.clone(), observer: observer.clone(), gate: gate.clone(), flags: Arc::default() });
     finish(api().with_state(room.clone()).merge(page)).layer(axum::middleware::from_fn_with_state(gate, guard::guard))
 }
 
@@ -118,7 +157,8 @@ fn finish(router: Router) -> Router {
 
 /// All of `/v1`, and the document that describes it.
 fn api() -> Router<Arc<Room>> {
-    let (router, document) = OpenApiRouter::with_openapi(described()).merge(verbs::router()).merge(reads::router()).split_for_parts();
+    let (router, document) =
+        OpenApiRouter::with_openapi(described()).merge(verbs::router()).merge(reads::router()).merge(flags::router()).split_for_parts();
     let document = Arc::new(document);
     router.route("/v1/openapi.json", get(|| async move { Json(document.as_ref().clone()) }))
 }

@@ -7,6 +7,7 @@ mod acting;
 mod actions;
 mod assets;
 mod charts;
+pub(crate) mod flags;
 mod history;
 mod live;
 mod release;
@@ -40,6 +41,7 @@ pub(crate) struct House {
     pub(crate) room: Arc<Room>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) flags: Arc<flags::Shared>,
 }
 
 pub(crate) fn router(house: House) -> Router {
@@ -53,6 +55,7 @@ pub(crate) fn router(house: House) -> Router {
         .route("/services/{service}/history", get(history::of_service))
         .route("/services/{service}/releases/{number}", get(release::finished))
         .route("/services/{service}/{action}", post(acting::act))
+        .merge(flags::router())
         .route("/login", get(sign_in::form).post(sign_in::sign_in))
         .route("/logout", post(sign_in::sign_out))
         .route("/assets/{name}", get(assets::asset))
@@ -71,7 +74,7 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn of(caller: &Caller) -> Self {
         let (name, scope) = match caller {
-            Caller::Local => (String::new(), String::new()),
+            Caller::Local { .. } => (String::new(), String::new()),
             Caller::Remote { name, scope, .. } => (name.clone(), scope.to_string()),
         };
         let form_token = caller.visit().map_or(String::new(), |visit| visit.form_token().to_owned());
@@ -82,19 +85,29 @@ impl Reader {
 /// What every page has.
 pub(crate) struct Frame {
     pub(crate) title: String,
-    /// `services`, `history`, or none.
+    /// `services`, `flags`, `history`, or none.
     pub(crate) place: &'static str,
     /// Where its updates come from.
     pub(crate) live: Option<String>,
     pub(crate) reader: Option<Reader>,
     /// Buttons stay at the bottom of a phone.
     pub(crate) has_bar: bool,
+    /// There are flags to link to.
+    pub(crate) has_flags: bool,
     pub(crate) at: String,
 }
 
 impl Frame {
     fn bare(title: &str) -> Self {
-        Self { title: format!("{title} · changeover"), place: "", live: None, reader: None, has_bar: false, at: String::new() }
+        Self {
+            title: format!("{title} · changeover"),
+            place: "",
+            live: None,
+            reader: None,
+            has_bar: false,
+            has_flags: false,
+            at: String::new(),
+        }
     }
 
     pub(crate) fn asset(&self, name: &str) -> String {

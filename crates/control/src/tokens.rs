@@ -23,20 +23,71 @@ const NAME_CHARS_MAX: usize = 64;
 
 pub(crate) type Digest = [u8; 32];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// May look.
     Read,
     /// May also change what runs.
     Act,
+    /// Flags only, of one environment or, when absent, of all.
+    Flags { may: FlagRight, environment: Option<String> },
+}
+
+/// Each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FlagRight {
+    /// What a flag answers; never its rules.
+    Evaluate,
+    /// Whole sets, rules included.
+    Sync,
+    /// May change flags.
+    Write,
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Read => "read",
-            Self::Act => "act",
-        })
+        match self {
+            Self::Read => f.write_str("read"),
+            Self::Act => f.write_str("act"),
+            Self::Flags { may, environment } => {
+                f.write_str(match may {
+                    FlagRight::Evaluate => "evaluate",
+                    FlagRight::Sync => "sync",
+                    FlagRight::Write => "write",
+                })?;
+                environment.iter().try_for_each(|environment| write!(f, ":{environment}"))
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for Scope {
+    type Err = ();
+
+    /// `read`, `act`, or `evaluate`, `sync` and `write`, alone or with `:ENVIRONMENT`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (right, environment) = text.split_once(':').map_or((text, None), |(right, name)| (right, Some(name.to_owned())));
+        let may = match (right, &environment) {
+            ("read", None) => return Ok(Self::Read),
+            ("act", None) => return Ok(Self::Act),
+            ("evaluate", _) => FlagRight::Evaluate,
+            ("sync", _) => FlagRight::Sync,
+            ("write", _) => FlagRight::Write,
+            _ => return Err(()),
+        };
+        if environment.as_ref().is_some_and(String::is_empty) { Err(()) } else { Ok(Self::Flags { may, environment }) }
+    }
+}
+
+impl Scope {
+    /// Whether it permits this of flags in some environment, and if it is bound to one, in which. Whoever may look at everything may
+    /// look at flags.
+    pub fn of_flags(&self, wanted: FlagRight) -> Option<Option<&str>> {
+        match self {
+            Self::Act => Some(None),
+            Self::Read => (wanted <= FlagRight::Sync).then_some(None),
+            Self::Flags { may, environment } => (*may >= wanted).then_some(environment.as_deref()),
+        }
     }
 }
 
@@ -67,15 +118,15 @@ impl TokenFileError {
                 format!("chmod 600 {}; if others could really read it, make new tokens with `changeover token`", path.display())
             }
             Self::Large { .. } => format!("it holds at most {TOKENS_MAX} tokens, one a line"),
-            Self::Line { .. } => "a line is `act <name> <token>` or `read <name> <token>`; `changeover token` adds one".to_owned(),
+            Self::Line { .. } => "a line is `act <name> <token>` or `read <name> <token>`, for flags `evaluate`, `sync` or `write`; `changeover token` adds one".to_owned(),
             Self::Name { .. } => format!("1 to {NAME_CHARS_MAX} of a-z, A-Z, 0-9, `.`, `_`, `@` and `-`"),
         }
     }
 }
 
-pub(crate) struct Token {
-    pub(crate) name: String,
-    pub(crate) scope: Scope,
+pub struct Token {
+    pub name: String,
+    pub scope: Scope,
     pub(crate) digest: Digest,
 }
 
@@ -111,12 +162,8 @@ impl Tokens {
             let [scope, name, token] = words[..] else {
                 return Err(wrong(&format!("three words are needed, found {}", words.len())));
             };
-            let scope = match scope {
-                "read" => Scope::Read,
-                "act" => Scope::Act,
-                // What stands there may be a token: it is not repeated.
-                _ => return Err(wrong("the first word must be `read` or `act`")),
-            };
+            // What stands there may be a token: it is not repeated.
+            let scope = scope.parse().map_err(|()| wrong("the first word must be `read`, `act`, or a scope of flags"))?;
             if !is_name(name) {
                 return Err(wrong("the second word must be a name"));
             }
@@ -140,7 +187,7 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    pub(crate) fn of(&self, presented: &str) -> Option<&Token> {
+    pub fn of(&self, presented: &str) -> Option<&Token> {
         self.with(&digest(presented))
     }
 
@@ -196,24 +243,24 @@ pub(crate) fn random_hex() -> std::io::Result<String> {
 }
 
 /// The file's tokens, read again when it has changed.
-pub(crate) struct TokenFile {
+pub struct TokenFile {
     path: PathBuf,
     seen: Mutex<Option<(Stamp, Arc<Admitted>)>>,
 }
 
 /// The tokens, or why there are none.
-pub(crate) type Admitted = Result<Tokens, TokenFileError>;
+pub type Admitted = Result<Tokens, TokenFileError>;
 
 #[derive(PartialEq, Eq)]
 struct Stamp(Option<(i64, i64, i64, u64, u64, u32)>);
 
 impl TokenFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         Self { path, seen: Mutex::new(None) }
     }
 
     /// One `stat` a request, so that a token that was taken out no longer counts.
-    pub(crate) fn now(&self) -> Arc<Admitted> {
+    pub fn now(&self) -> Arc<Admitted> {
         let stamp = Stamp(
             std::fs::metadata(&self.path).ok().map(|it| (it.mtime(), it.mtime_nsec(), it.ctime_nsec(), it.size(), it.ino(), it.mode())),
         );
@@ -252,8 +299,10 @@ mod tests {
         let token = "0123456789abcdef0123456789abcdef";
         check("", Ok(0));
         check(&format!("# ours\n\nact ana {token}\n  read  board  {token}x \n"), Ok(2));
+        check(&format!("evaluate:production sdk {token}\nwrite ana {token}x"), Ok(2));
+        check(&format!("sync: sdk {token}"), Err("tokens:1: the first word must be `read`, `act`, or a scope of flags"));
         check(&format!("act {token}"), Err("tokens:1: three words are needed, found 2"));
-        check(&format!("write ana {token}"), Err("tokens:1: the first word must be `read` or `act`"));
+        check(&format!("own ana {token}"), Err("tokens:1: the first word must be `read`, `act`, or a scope of flags"));
         check(&format!("act a/b {token}"), Err("tokens:1: the second word must be a name"));
         check("\nact ana short", Err("tokens:2: a token has 32 to 256 characters, this one has 5"));
         check(&format!("act ana {token}\nread ben {token}"), Err("tokens:2: this token stands in the file already"));
@@ -266,7 +315,7 @@ mod tests {
         let path = folder.path().join("tokens");
         let token = make(&path, Scope::Act, "ana").expect("a token");
         let file = TokenFile::new(path.clone());
-        let scope = || file.now().as_ref().as_ref().ok().and_then(|tokens| tokens.of(&token).map(|token| token.scope));
+        let scope = || file.now().as_ref().as_ref().ok().and_then(|tokens| tokens.of(&token).map(|token| token.scope.clone()));
         assert_eq!(scope(), Some(Scope::Act));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("its mode");
         assert_eq!(scope(), None);

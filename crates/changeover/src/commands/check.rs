@@ -12,7 +12,8 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     }
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (services, listeners) = (count(desired.services.len(), "service"), count(desired.listeners.len(), "listener"));
-    anstream::println!("{} is good: {services} on {listeners}", place.file.display());
+    let flags = desired.flags.as_ref().map(|flags| format!(", flags of {}", count(flags.environments.len(), "environment")));
+    anstream::println!("{} is good: {services} on {listeners}{}", place.file.display(), flags.unwrap_or_default());
     Ok(Exit::Done)
 }
 

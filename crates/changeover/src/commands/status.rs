@@ -24,6 +24,9 @@ pub(crate) fn run(place: &Place, service: Option<&str>, watch: bool, json: bool)
             anstream::print!("\x1b[2J\x1b[H");
         }
         show(&status, service.is_some() || watch, json)?;
+        if service.is_none() && !json {
+            super::flags::summary(&client);
+        }
         if !watch {
             return Ok(Exit::Done);
         }

@@ -6,18 +6,23 @@ use crate::args::{Place, Token};
 use crate::exit::{Exit, problem};
 
 pub(crate) fn run(place: &Place, wanted: &Token) -> anyhow::Result<Exit> {
-    let desired = super::check::read(place)?;
-    let api = desired.api.ok_or_else(|| {
-        let hint = format!("add `api: 127.0.0.1:9180` to {}", place.file.display());
-        problem(Exit::Usage, "there is no `api` in the file, so nobody could use a token", Some(hint))
+    let scope: control::Scope = wanted.scope.parse().map_err(|()| {
+        let hint = "read, act, evaluate, sync, write, or such as evaluate:production";
+        problem(Exit::Usage, format!("`{}` is no scope", wanted.scope), Some(hint.to_owned()))
     })?;
-    let path = control::token_file(&api, &place.state_dir);
+    let of_flags = matches!(scope, control::Scope::Flags { .. });
+    // `flags serve` has no file of the user's.
+    let api = if of_flags && !place.file.exists() { None } else { super::check::read(place)?.api };
+    if api.is_none() && !of_flags {
+        let hint = format!("add `api: 127.0.0.1:9180` to {}", place.file.display());
+        return Err(problem(Exit::Usage, "there is no `api` in the file, so nobody could use a token", Some(hint)));
+    }
+    let path = api.map_or_else(|| place.state_dir.join("tokens"), |api| control::token_file(&api, &place.state_dir));
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     let name = wanted.name.clone().unwrap_or_else(crate::client::who);
-    let scope = if wanted.scope == "act" { control::Scope::Act } else { control::Scope::Read };
-    let token = control::make_token(&path, scope, &name).map_err(explain)?;
+    let token = control::make_token(&path, scope.clone(), &name).map_err(explain)?;
     anstream::eprintln!("{name} may {scope}; it is in {} and is not shown again", path.display());
     anstream::println!("{token}");
     Ok(Exit::Done)

@@ -21,12 +21,26 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     ]
     .map(std::ffi::OsStr::to_os_string)
     .to_vec();
-    let listen = desired.listeners.values().map(|listener| listener.address).collect();
+    let flag_addresses = || desired.flags.iter().flat_map(|flags| &flags.listen);
+    let listen = desired.listeners.values().map(|listener| listener.address).chain(flag_addresses().map(|(_, it)| *it)).collect();
     let keeper = keeper::open(keeper::Options { state_dir: place.state_dir.clone(), worker_command, listen }).map_err(explain)?;
     for (name, listener) in &desired.listeners {
         match keeper.unopened().iter().find(|(address, _)| *address == listener.address) {
             Some((address, reason)) => anstream::eprintln!("listener {name}: not open: cannot listen on {address}: {reason}"),
             None => anstream::eprintln!("listener {name}: http://{}", listener.address),
+        }
+    }
+    for (port, address) in flag_addresses() {
+        let what = match port {
+            model::FlagPort::All => "everything",
+            model::FlagPort::Evaluation => "evaluation",
+            model::FlagPort::Management => "health and metrics",
+            model::FlagPort::Sync => "sync",
+            model::FlagPort::Ofrep => "OFREP",
+        };
+        match keeper.unopened().iter().find(|(unopened, _)| unopened == address) {
+            Some((_, reason)) => anstream::eprintln!("flags, {what}: not open: cannot listen on {address}: {reason}"),
+            None => anstream::eprintln!("flags, {what}: {address}"),
         }
     }
     if let (Some(api), Some(tokens)) = (&desired.api, tokens) {
@@ -40,6 +54,8 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     }
     if let Some(service) = desired.services.keys().next() {
         anstream::eprintln!("next: changeover deploy {service} --version v1");
+    } else if desired.flags.is_some() {
+        anstream::eprintln!("next: changeover flags list");
     }
     match keeper.run().map_err(explain)? {
         0 => Ok(Exit::Done),

@@ -99,11 +99,11 @@ class Browser:
         if self.scripted:  # else no frame is ever told of
             self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         wide = self.run("document.documentElement.scrollWidth")
-        assert wide <= width, f"{path}: {wide} px wide in a window of {width}"
         picture = self.ask("Page.captureScreenshot", captureBeyondViewport=full)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(base64.b64decode(picture["data"]))
+        assert wide <= width, f"{path}: {wide} px wide in a window of {width}"
 
     def looks(self, folder, name, full=True):
         for width in (360, 1400):

@@ -112,6 +112,12 @@ pub(crate) async fn act(
     Redirect::to(&format!("/services/{}", super::query_value(&name))).into_response()
 }
 
+/// As the history keeps it; none when nothing was written.
+pub(crate) fn why(written: &str) -> Option<String> {
+    let line = written.split_whitespace().collect::<Vec<_>>().join(" ");
+    Some(line.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect()).filter(|why: &String| !why.is_empty())
+}
+
 async fn carry_out(house: &House, caller: &Caller, action: Action, name: &str, form: Form) -> Result<String, Rejected> {
     let engine = &house.room.counter.engine;
     let id = service_name(name)?;
@@ -121,9 +127,7 @@ async fn carry_out(house: &House, caller: &Caller, action: Action, name: &str, f
     if form.expect != is && action != Action::Resume {
         return Err(rejected("conflict", format!("the release moved on while you were deciding{}", moved_to(service)), None));
     }
-    let why = form.why.split_whitespace().collect::<Vec<_>>().join(" ");
-    let why: Option<String> =
-        Some(why.chars().filter(|c| !c.is_control()).take(WHY_CHARS_MAX).collect()).filter(|why: &String| !why.is_empty());
+    let why = why(&form.why);
     let to = form.to.as_deref().filter(|to| !to.is_empty());
     // People count from 1.
     let step = service.release.as_ref().and_then(|release| release.step).map(|step| step + 1);

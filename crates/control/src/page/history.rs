@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::account::{Badge, of_release, sentence};
 use super::release::no_such_service;
 use super::seen::{Release, Service};
-use super::{Frame, House, Reader, html, not_yet, query_value, words};
+use super::{Frame, House, Reader, flags, html, not_yet, query_value, words};
 use crate::answers::{Questions, Segments};
 use crate::caller::Caller;
 use crate::reads;
@@ -105,6 +105,7 @@ async fn shown(house: &House, caller: &Caller, filter: Filter) -> Response {
         live: Some("/history/live".to_owned()),
         reader: Some(Reader::of(caller)),
         has_bar: false,
+        has_flags: flags::are_served(&house.room),
         at: words::second(observed.at_ms),
     };
     let foot = format!("{} of {total} shown.", rows.len());

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::charts::{self, KINDS};
+use super::flags::{self, Moment, Place};
 use super::release::{Around, View, legend, no_such_service};
 use super::services::Overview;
 use super::{House, Reader, not_yet, words};
@@ -24,6 +25,7 @@ enum Subject {
     Services { order: Vec<String> },
     Service { name: String },
     History { releases: Option<u64> },
+    Flags(Place),
 }
 
 struct Watching {
@@ -54,6 +56,10 @@ pub(crate) async fn service(State(house): State<House>, caller: Caller, Segments
 
 pub(crate) async fn history(State(house): State<House>, caller: Caller) -> Response {
     watch_it(house, caller, Subject::History { releases: None })
+}
+
+pub(crate) fn flags(house: House, caller: Caller, place: Place) -> Response {
+    watch_it(house, caller, Subject::Flags(place))
 }
 
 fn watch_it(house: House, caller: Caller, subject: Subject) -> Response {
@@ -102,6 +108,17 @@ impl Watching {
                 let newer = count.saturating_sub(*releases.get_or_insert(count));
                 let html = if newer == 0 { String::new() } else { format!("<p class=\"note\"><a href=\"\">{newer} new</a></p>") };
                 vec![("newer".to_owned(), html)]
+            }
+            Subject::Flags(place) => {
+                // A flag that is gone, or flags that are served no more: the page itself says so.
+                let view = flags::view(&self.house, place, &Reader::of(&self.caller), Moment { now_ms: observed.at_ms, is_live: true })
+                    .await
+                    .ok()?;
+                message["title"] = json!(view.title);
+                if let Some(expect) = view.expect {
+                    message["expect"] = json!(expect);
+                }
+                view.parts.into_iter().map(|(id, html)| (id.to_owned(), html)).collect()
             }
         };
         let mut changed = serde_json::Map::new();

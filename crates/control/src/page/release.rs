@@ -12,7 +12,7 @@ use super::account::{self, Account, Badge, badge, of_release, of_service};
 use super::actions::{self, Actions, Button, Choice, Confirm};
 use super::charts::{self, Drawing, Line};
 use super::seen::{Analysis, Metric, Release, Service};
-use super::{Frame, House, Reader, html, not_yet, part, refused, words};
+use super::{Frame, House, Reader, flags, html, not_yet, part, refused, words};
 use crate::answers::{Segments, rejected};
 use crate::caller::Caller;
 use crate::observer::{Observed, Span, Trend};
@@ -39,14 +39,14 @@ pub(crate) struct ServicePage {
 
 #[derive(Template)]
 #[template(path = "part/notes.html")]
-struct Notes {
-    notes: Vec<Shown>,
+pub(crate) struct Notes {
+    pub(crate) notes: Vec<Shown>,
 }
 
-struct Shown {
-    class: &'static str,
-    icon: &'static str,
-    html: String,
+pub(crate) struct Shown {
+    pub(crate) class: &'static str,
+    pub(crate) icon: &'static str,
+    pub(crate) html: String,
 }
 
 #[derive(Template)]
@@ -245,7 +245,7 @@ fn heading(service: &Service, release: Option<&Release>) -> String {
 }
 
 /// What became of what was asked: until the next page.
-fn said(note: Option<Note>) -> Notes {
+pub(crate) fn said(note: Option<Note>) -> Notes {
     let shown = |note: Note| {
         let (class, icon) = if note.done { ("", "ok") } else { ("warn", "warn") };
         Shown { class, icon, html: words::marked(&note.text) }
@@ -574,7 +574,7 @@ pub(crate) async fn page(State(house): State<House>, caller: Caller, Segments(na
     let note = caller.visit().and_then(|visit| visit.take_note());
     let view = View::of(service, release, true, Around { reader: &reader, note, events: &events, trend, now_ms: observed.at_ms });
     let live = Some(format!("/services/{name}/live"));
-    shown(&name, None, view, reader, live, observed.at_ms)
+    shown(&house, &name, None, view, reader, live, observed.at_ms)
 }
 
 pub(crate) async fn finished(State(house): State<House>, caller: Caller, Segments((name, number)): Segments<(String, u64)>) -> Response {
@@ -599,11 +599,19 @@ pub(crate) async fn finished(State(house): State<House>, caller: Caller, Segment
     let reader = Reader::of(&caller);
     let view =
         View::of(service, Some(&release), false, Around { reader: &reader, note: None, events: &events, trend, now_ms: observed.at_ms });
-    shown(&name, Some(number), view, reader, None, observed.at_ms)
+    shown(&house, &name, Some(number), view, reader, None, observed.at_ms)
 }
 
-fn shown(name: &str, crumb: Option<u64>, view: View, reader: Reader, live: Option<String>, at_ms: u64) -> Response {
-    let frame = Frame { title: view.title, place: "services", live, reader: Some(reader), has_bar: view.has_bar, at: words::second(at_ms) };
+fn shown(house: &House, name: &str, crumb: Option<u64>, view: View, reader: Reader, live: Option<String>, at_ms: u64) -> Response {
+    let frame = Frame {
+        title: view.title,
+        place: "services",
+        live,
+        reader: Some(reader),
+        has_bar: view.has_bar,
+        has_flags: flags::are_served(&house.room),
+        at: words::second(at_ms),
+    };
     html(&ServicePage { frame, name: name.to_owned(), crumb, parts: view.parts, zone: words::time_zone() })
 }
 

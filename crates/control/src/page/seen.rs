@@ -4,20 +4,20 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
-macro_rules! seen {
+macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
         $(
             $(#[$doc])*
-            #[derive(Debug, Clone, Default, Deserialize)]
+            #[derive(Debug, Clone, Default, serde::Deserialize)]
             pub(crate) struct $name {
                 $(
                     $(#[$field_doc])*
-                    #[serde(default, deserialize_with = "lenient")]
+                    #[serde(default, deserialize_with = "crate::page::seen::lenient")]
                     pub(crate) $field: $type,
                 )*
             }
@@ -25,7 +25,9 @@ macro_rules! seen {
     };
 }
 
-seen! {
+pub(crate) use fields;
+
+fields! {
     Status {
         services: Vec<Service>,
         not_open: Vec<NotOpen>,

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::account::{Badge, badge, in_list};
 use super::seen::{NotOpen, Service};
-use super::{Frame, House, Reader, charts, html, not_yet, part, words};
+use super::{Frame, House, Reader, charts, flags, html, not_yet, part, words};
 use crate::caller::Caller;
 use crate::observer::Observed;
 
@@ -159,6 +159,7 @@ pub(crate) async fn page(State(house): State<House>, caller: Caller) -> Response
         live: Some("/live".to_owned()),
         reader: Some(Reader::of(&caller)),
         has_bar: false,
+        has_flags: flags::are_served(&house.room),
         at: words::second(observed.at_ms),
     };
     let parts = vec![("head", overview.head(&observed, false))];

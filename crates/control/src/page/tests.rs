@@ -42,7 +42,15 @@ fn page(status: &Value, may_act: bool) -> String {
     let reader = reader(may_act);
     let around = Around { reader: &reader, note: None, events: &[], trend: Some(trend()), now_ms: 1_764_039_180_000 };
     let view = View::of(service, service.release.as_ref(), true, around);
-    let frame = Frame { title: view.title, place: "services", live: None, reader: Some(reader), has_bar: view.has_bar, at: String::new() };
+    let frame = Frame {
+        title: view.title,
+        place: "services",
+        live: None,
+        reader: Some(reader),
+        has_bar: view.has_bar,
+        has_flags: false,
+        at: String::new(),
+    };
     let html = super::part(&super::release::ServicePage {
         frame,
         name: service.service.clone(),

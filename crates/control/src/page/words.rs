@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-pub(crate) use engine::thousands as count;
 use jiff::ZonedDateTime;
 use jiff::tz::TimeZone;
+pub(crate) use model::thousands as count;
 
 pub(crate) fn counted(number: u64, what: &str) -> String {
     format!("{}\u{a0}{what}{}", count(number), if number == 1 { "" } else { "s" })
