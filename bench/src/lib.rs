@@ -3,6 +3,7 @@
 //! **Invariant**: all load stays on 127.0.0.0/8, bounded in count and time; only processes that were started here are ended.
 
 pub mod contender;
+pub mod flag_service;
 pub mod hammer;
 pub mod numbers;
 pub mod process;
@@ -16,6 +17,8 @@ pub fn play_role() {
         Some("role-hammer") => hammer::play(&arguments[1..]),
         Some("role-idle") => hammer::play_idle(&arguments[1..]),
         Some("role-service") => target::play_service(&arguments[1..]),
+        Some("role-flags") => flag_service::play(&arguments[1..]),
+        Some("role-yardstick") => flag_service::play_yardstick(&arguments[1..]),
         _ => return,
     };
     if let Err(error) = played {

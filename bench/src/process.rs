@@ -76,6 +76,13 @@ fn tasks(pid: i32) -> Vec<i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The calling thread, and those that it starts from now on, run on this core only.
+pub fn pin(core: usize) -> anyhow::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+}
+
 /// Nanoseconds on a processor so far, user and system, all threads (the first field of /proc/PID/task/TID/schedstat).
 pub fn cpu_ns(pids: &[i32]) -> u64 {
     let of_task = |path: String| fs::read_to_string(path).ok()?.split_whitespace().next()?.parse::<u64>().ok();
