@@ -55,23 +55,31 @@ impl Registry {
         let now_ms = wall_ms();
         let mut due: Vec<Schedule> = self.schedules.values().filter(|it| it.at_ms <= now_ms).cloned().collect();
         due.sort_by_key(|it| (it.at_ms, it.number));
+        // What the disk refuses is tried again, and holds up nothing that comes after it.
+        let mut held: Vec<Schedule> = Vec::new();
         for schedule in due {
+            let _urgent = (!schedule.on).then(|| self.store.urgent());
             let key = schedule.key.clone();
             let action = if schedule.on { Action::On { key } } else { Action::Off { key } };
             let why = schedule.why.clone().unwrap_or_else(|| format!("schedule {}", schedule.number));
             let (who, environment) = (schedule.who.clone(), Some(schedule.environment.clone()));
             // Switching twice is switching once, so a crash between the two commits does no harm.
             match self.write(Request { who, why: Some(why), environment, bound_to: None, action }, None).await {
-                Err(error) if error.code == "unavailable" => return,
+                Err(error) if error.code == "unavailable" => {
+                    held.push(schedule);
+                    continue;
+                }
                 Err(error) => self.tell("flag_schedule_failed", format!("schedule {}: {}", schedule.number, error.message)),
                 Ok(_) => {}
             }
-            // Carried out once, also while the disk refuses.
-            let row = schedule_key(schedule.number);
-            if self.commit(Vec::new(), vec![row.clone()]).await.is_err() {
-                self.owe([(row, None)]);
+            // Carried out once, also while the disk refuses. What came before it is over.
+            let is_over = |it: &mut Schedule| it.key == schedule.key && it.environment == schedule.environment;
+            let over: Vec<u64> = held.extract_if(.., is_over).map(|it| it.number).chain([schedule.number]).collect();
+            let rows: Vec<String> = over.iter().map(|number| schedule_key(*number)).collect();
+            if self.commit(Vec::new(), rows.clone()).await.is_err() {
+                self.owe(rows.into_iter().map(|row| (row, None)));
             }
-            self.schedules.remove(&schedule.number);
+            over.iter().for_each(|number| drop(self.schedules.remove(number)));
         }
     }
 }

@@ -178,6 +178,80 @@ async fn a_schedule_is_carried_out_once_while_the_disk_refuses() {
     until("it was never written down", async || running.history("a").await.len() == 3).await;
 }
 
+#[tokio::test]
+async fn a_scheduled_off_does_not_wait_behind_an_on_that_the_disk_refuses() {
+    let folder = folder();
+    let running = start(folder.path()).await;
+    running.make("a").await;
+    running.make("b").await;
+    running.off("b").await;
+    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    for (key, on, after_ms) in [("b", true, 600), ("a", false, 700)] {
+        let (key, environment, who) = (key.to_owned(), "production".to_owned(), "ana".to_owned());
+        let schedule = Schedule { number: 0, key, environment, on, at_ms: now_ms + after_ms, who, why: None };
+        running.flags.schedule(schedule).await.expect("scheduled");
+    }
+    running.refuses(true).await;
+    until("it was never switched off", async || running.answer("a").as_deref() == Some("off")).await;
+    assert_eq!(running.answer("b").as_deref(), Some("off"));
+    running.refuses(false).await;
+    until("it was never switched on", async || running.answer("b").as_deref() == Some("on")).await;
+}
+
+#[tokio::test]
+async fn a_missed_on_that_the_disk_refuses_does_not_come_after_the_off_that_follows_it() {
+    let folder = folder();
+    let running = start(folder.path()).await;
+    running.make("a").await;
+    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    for (on, after_ms) in [(true, 600), (false, 700)] {
+        let (key, environment, who) = ("a".to_owned(), "production".to_owned(), "ana".to_owned());
+        let schedule = Schedule { number: 0, key, environment, on, at_ms: now_ms + after_ms, who, why: None };
+        running.flags.schedule(schedule).await.expect("scheduled");
+    }
+    running.refuses(true).await;
+    until("it was never switched off", async || running.answer("a").as_deref() == Some("off")).await;
+    running.refuses(false).await;
+    until("it was never written down", async || running.history("a").await.len() == 3).await;
+    let schedules = running.flags.ask(Question::Schedules).await.expect("answered");
+    assert_eq!((running.answer("a").as_deref(), schedules["schedules"].as_array().map(Vec::len)), (Some("off"), Some(0)));
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_is_no_empty_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = rusqlite::Connection::open(folder.path().join("state.db")).expect("a database");
+    let happenings = "CREATE TABLE happenings(seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, service TEXT NOT NULL,
+          release INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL);
+        PRAGMA user_version=1;";
+    database.execute_batch(happenings).expect("made");
+    drop(database);
+    let (store, _) = Store::open(&folder.path().join("state.db"), &[]).expect("opened");
+    let environments = vec![EnvironmentConfig { name: "production".to_owned(), files: Vec::new(), second_person: false }];
+    let config = Config { environments, ready_after_ms: 1_000 };
+    let (board, told) = (Arc::new(Board::default()), Box::new(|_: &str, _: String| {}));
+    let started = flag_engine::start(config, folder.path(), store, board.clone(), told).await;
+    assert!(started.is_err() && board.now("production").is_none(), "nobody is answered as if there were no flags");
+}
+
+#[tokio::test]
+async fn off_that_no_disk_takes_says_so() {
+    let folder = folder();
+    let path = folder.path().join("flags.json");
+    // Longer than a slot of the reserved space.
+    let key = "k".repeat(1_200);
+    let flag = json!({ "flags": { &key: { "state": "ENABLED", "variants": { "on": true, "off": false }, "defaultVariant": "on" } } });
+    std::fs::write(&path, flag.to_string()).expect("written");
+    let running = start(folder.path()).await;
+    let files = vec![path];
+    let environments = vec![EnvironmentConfig { name: "production".to_owned(), files, second_person: false }];
+    running.flags.configure(Config { environments, ready_after_ms: 1_000 }).await.expect("followed");
+    running.refuses(true).await;
+    let answer = running.write(Action::Off { key: key.clone() }).await.expect("off");
+    assert_eq!(running.answer(&key).as_deref(), Some("off"));
+    assert!(answer["warnings"][0].as_str().is_some_and(|it| it.contains("a restart would not know it")), "{answer}");
+}
+
 fn rollout(key: &str) -> Action {
     let (steps, criteria) = (vec![500, 10_000], vec!["errors".to_owned()]);
     Action::Rollout(WantedRollout { key: key.to_owned(), variant: None, steps, every_ms: 60_000, criteria })
