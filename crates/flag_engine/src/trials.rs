@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use telemetry::Draw;
 
-use crate::change::Change;
+use crate::change::{Change, change_key, number_key};
 use crate::effective::Sources;
 use crate::flag::Flag;
 use crate::meters::{steady_from, steady_ms, wall_ms};
@@ -254,8 +254,17 @@ impl Registry {
         } else if moved {
             puts.push((format!("flag/{}", place.1), kept(&flag)));
         }
+        let _urgent = is_back.then(|| self.store.urgent());
         if let Err(error) = self.commit(puts, deletes).await {
             let Some(change) = change.clone().filter(|_| is_back) else {
+                // The disk may have it all the same; after a restart it must not be in force.
+                let mut rows = vec![(format!("flag/{}", place.1), self.flags.get(&place.1).map(kept))];
+                rows.push((scales_key(place), self.trials.get(place).and_then(|it| it.rollout.as_ref()).map(kept)));
+                if let Some(change) = &change {
+                    rows.push((change_key(&change.key, change.number), None));
+                    rows.push((number_key(change.number), None));
+                }
+                self.owe_back(rows);
                 return eprintln!("error: a look at the rollout of {} could not be kept: {}", place.1, error.message);
             };
             // Told on standard error; whoever follows the rollout sees that it is back.
