@@ -19,6 +19,8 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub(crate) struct Watched {
     pub(crate) path: PathBuf,
     stamp: Option<Stamp>,
+    /// As it was at the last look, when that was another than what was read.
+    changing: Option<Stamp>,
     /// In force: flags and evaluators.
     pub(crate) good: Option<Good>,
     /// Why what stands there now is not in force.
@@ -56,7 +58,7 @@ struct Stamp(i64, i64, u64, u64);
 
 impl Watched {
     pub(crate) fn new(path: PathBuf, good: Option<Good>) -> Self {
-        Self { path, stamp: None, good, problem: None }
+        Self { path, stamp: None, changing: None, good, problem: None }
     }
 
     /// What stands there, if it has changed since it was last looked at.
@@ -66,15 +68,24 @@ impl Watched {
         if stamp == self.stamp && (stamp.is_some() || self.problem.is_some()) {
             return None;
         }
-        self.stamp = stamp;
+        // Half of a file may be valid, with flags missing: one that is being written is left alone until a look finds it unchanged.
+        if self.good.is_some() && self.stamp.is_some() && stamp.is_some() && self.changing != stamp {
+            self.changing = stamp;
+            return None;
+        }
+        (self.stamp, self.changing) = (stamp, None);
         Some(read(&self.path, bucketing))
     }
 }
 
 fn read(path: &Path, bucketing: Bucketing) -> Result<Good, String> {
     let shown = path.display();
-    let size = std::fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
-    if size > FILE_BYTES_MAX {
+    let about = std::fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    // Who opens a pipe waits for somebody who writes, and a device has no end.
+    if !about.is_file() {
+        return Err(format!("{shown} is no regular file"));
+    }
+    if about.len() > FILE_BYTES_MAX {
         return Err(format!("{shown} has more than {FILE_BYTES_MAX} bytes"));
     }
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;

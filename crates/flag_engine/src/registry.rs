@@ -312,10 +312,18 @@ impl Registry {
             let files = files.collect();
             self.environments.push(Environment { config, bucketing, files, from_files: FromFiles::default(), problem: None });
         }
+        let mut renewed = Vec::new();
         // In the file's order: the first is the default.
         for index in 0..self.environments.len() {
             self.add_up(index);
+            let is_new = self.look_at_new_files(index).await;
             self.publish(index);
+            if is_new {
+                renewed.push(self.environments[index].config.name.clone());
+            }
+        }
+        for name in renewed {
+            self.renew_trials(&name).await;
         }
         self.look_at_files().await;
         self.follow_trials().await;

@@ -27,38 +27,55 @@ impl Registry {
     pub(crate) async fn look_at_files(&mut self) {
         for index in 0..self.environments.len() {
             for file in 0..self.environments[index].files.len() {
-                let environment = &mut self.environments[index];
-                let Some(seen) = environment.files[file].look(environment.bucketing) else { continue };
-                let path = environment.files[file].path.clone();
-                match seen.and_then(|good| self.try_file(index, file, good)) {
-                    Ok(None) => {}
-                    Ok(Some(good)) => {
-                        let name = self.environments[index].config.name.clone();
-                        let good = good.dated(self.environments[index].files[file].good.as_ref(), wall_ms());
-                        let key = format!("flagfile/{name}/{}", path.display());
-                        let put = (key, kept(&(&name, &path, &good)));
-                        self.environments[index].files[file].good = Some(good);
-                        self.add_up(index);
-                        if let Err(error) = self.store.commit(Batch { puts: vec![put], ..Batch::default() }).await {
-                            eprintln!("flags of {} cannot be kept: {error}", path.display());
-                        }
-                        self.publish(index);
-                        self.renew_trials(&name).await;
-                        self.tell("flags_file", format!("flags of {name}: {} is in force", path.display()));
-                    }
-                    Err(problem) => {
-                        let name = &self.environments[index].config.name;
-                        let stays = "what was good before stays in force";
-                        eprintln!("error: flags of {name}: {problem}\n  hint: {stays}");
-                        self.tell("flags_refused", format!("flags of {name}: {problem}; {stays}"));
-                        self.environments[index].files[file].problem = Some(problem);
-                    }
+                if self.look_at_file(index, file).await {
+                    self.publish(index);
+                    let name = self.environments[index].config.name.clone();
+                    self.renew_trials(&name).await;
                 }
-                let environment = &mut self.environments[index];
-                environment.problem = environment.files.iter().find_map(|file| file.problem.clone());
             }
         }
         self.note_problems();
+    }
+
+    /// Files of which nothing was good yet: before the environment is published, or what they say would be missing meanwhile. True
+    /// when they say something.
+    pub(crate) async fn look_at_new_files(&mut self, index: usize) -> bool {
+        let mut is_new = false;
+        for file in 0..self.environments[index].files.len() {
+            is_new |= self.environments[index].files[file].good.is_none() && self.look_at_file(index, file).await;
+        }
+        is_new
+    }
+
+    /// True when it says something new, which is kept and can be published.
+    async fn look_at_file(&mut self, index: usize, file: usize) -> bool {
+        let environment = &mut self.environments[index];
+        let Some(seen) = environment.files[file].look(environment.bucketing) else { return false };
+        let (name, path) = (environment.config.name.clone(), environment.files[file].path.clone());
+        let tried = seen.and_then(|good| self.try_file(index, file, good));
+        let is_new = matches!(tried, Ok(Some(_)));
+        match tried {
+            Ok(None) => {}
+            Ok(Some(good)) => {
+                let good = good.dated(self.environments[index].files[file].good.as_ref(), wall_ms());
+                let put = (format!("flagfile/{name}/{}", path.display()), kept(&(&name, &path, &good)));
+                self.environments[index].files[file].good = Some(good);
+                self.add_up(index);
+                if let Err(error) = self.store.commit(Batch { puts: vec![put], ..Batch::default() }).await {
+                    eprintln!("flags of {} cannot be kept: {error}", path.display());
+                }
+                self.tell("flags_file", format!("flags of {name}: {} is in force", path.display()));
+            }
+            Err(problem) => {
+                let stays = "what was good before stays in force";
+                eprintln!("error: flags of {name}: {problem}\n  hint: {stays}");
+                self.tell("flags_refused", format!("flags of {name}: {problem}; {stays}"));
+                self.environments[index].files[file].problem = Some(problem);
+            }
+        }
+        let environment = &mut self.environments[index];
+        environment.problem = environment.files.iter().find_map(|file| file.problem.clone());
+        is_new
     }
 
     pub(crate) fn note_problems(&self) {
@@ -73,14 +90,8 @@ impl Registry {
     pub(crate) fn try_file(&mut self, index: usize, file: usize, good: Good) -> Result<Option<Good>, String> {
         let environment = &mut self.environments[index];
         environment.files[file].problem = None;
-        if environment.files[file].good.as_ref().is_some_and(|now| now.says_the_same(&good)) {
-            return Ok(None);
-        }
-        let others = environment.files.iter().enumerate().filter(|(other, _)| *other != file);
-        let others = others.filter_map(|(_, other)| Some((other.path.as_path(), other.good.as_ref()?)));
         let path = environment.files[file].path.clone();
-        let files = sum(others.chain([(path.as_path(), &good)]))?;
-        let mut ours = files.flags.keys().filter_map(|key| self.flags.get(key)).filter(|flag| matches!(flag.origin, Origin::Store(_)));
+        let mut ours = good.flags.keys().filter_map(|key| self.flags.get(key)).filter(|flag| matches!(flag.origin, Origin::Store(_)));
         if let Some(flag) = ours.next() {
             // Code that still asks for an archived flag would get what the new one answers.
             let archived = if flag.archived.is_some() { " and is archived" } else { "" };
@@ -89,6 +100,12 @@ impl Registry {
                 "{path}: flag `{key}` was made with `changeover flags create`{archived}: give the one in the file another key"
             ));
         }
+        if environment.files[file].good.as_ref().is_some_and(|now| now.says_the_same(&good)) {
+            return Ok(None);
+        }
+        let others = environment.files.iter().enumerate().filter(|(other, _)| *other != file);
+        let others = others.filter_map(|(_, other)| Some((other.path.as_path(), other.good.as_ref()?)));
+        let files = sum(others.chain([(path.as_path(), &good)]))?;
         let sources = Sources { files: &files, ..self.sources(index) };
         compile(sources).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Some(good))
