@@ -264,6 +264,10 @@ impl Registry {
                 let index = self.environment(Some(environment))?;
                 let mut settings = before.settings(environment);
                 settings.changed_ms = wall_ms();
+                let runs = |flag: &Flag| flag.settings(environment).trial.filter(crate::trial::Trial::is_running).map(|it| it.number);
+                if runs(now).is_some() {
+                    but = ", and the rollout or experiment that ran ends";
+                }
                 // What was watched then cannot be watched on: its counts are of other users.
                 if settings.trial.as_ref().is_some_and(crate::trial::Trial::is_running) {
                     (settings.trial, but) =
@@ -274,6 +278,12 @@ impl Registry {
             }
             None => {
                 let was = before.clone();
+                if was.archived.is_some() && flag.archived.is_none() {
+                    if !force {
+                        self.is_unused(&key)?;
+                    }
+                    self.before(0, |before| before.archivable(&key).map(drop))?;
+                }
                 (flag.owner, flag.description, flag.life, flag.archived) = (was.owner, was.description, was.life, was.archived);
                 None
             }

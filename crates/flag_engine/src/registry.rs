@@ -341,7 +341,8 @@ impl Registry {
 
     pub(crate) fn before<T>(&self, index: usize, ask: impl FnOnce(Before<'_>) -> T) -> T {
         let environments: Vec<&FromFiles> = self.environments.iter().map(|it| &it.from_files).collect();
-        ask(Before { sources: self.sources(index), environments: &environments, now_ms: wall_ms(), number: self.number + 1 })
+        let names: Vec<&str> = self.environments.iter().map(|it| it.config.name.as_str()).collect();
+        ask(Before { sources: self.sources(index), environments: &environments, names: &names, now_ms: wall_ms(), number: self.number + 1 })
     }
 
     /// Everybody sees what this environment's flags are now.

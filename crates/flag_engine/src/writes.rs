@@ -24,6 +24,8 @@ const VARIANTS_MAX: usize = 100;
 pub(crate) struct Before<'a> {
     pub(crate) sources: Sources<'a>,
     pub(crate) environments: &'a [&'a FromFiles],
+    /// Those that there are; a flag has settings of others too, that may come back.
+    pub(crate) names: &'a [&'a str],
     pub(crate) now_ms: u64,
     /// Of the change that this becomes.
     pub(crate) number: u64,
@@ -98,10 +100,10 @@ impl Before<'_> {
         Err(Rejected::new("invalid", format!("`{key}` has no variant `{variant}`")).hint(hint))
     }
 
-    /// Who needs `key` in this environment.
+    /// Who needs `key` in an environment that there is.
     pub(crate) fn dependents(&self, key: &str) -> Vec<String> {
-        let needs =
-            |flag: &&Flag| flag.archived.is_none() && flag.environments.values().any(|it| it.requires.iter().any(|it| it.flag == key));
+        let here = |flag: &Flag, name: &str| flag.environments.get(name).is_some_and(|it| it.requires.iter().any(|it| it.flag == key));
+        let needs = |flag: &&Flag| flag.archived.is_none() && self.names.iter().any(|name| here(flag, name));
         self.flags().values().filter(needs).map(|flag| flag.key.clone()).collect()
     }
 
@@ -164,7 +166,7 @@ impl Before<'_> {
                 Ok(Write { flag, said: format!("{key} is back") })
             }
             Action::Archive { key, force } => {
-                let (mut flag, _) = self.archivable(key)?;
+                let mut flag = self.archivable(key)?;
                 flag.archived = Some(Archived { at_ms: self.now_ms, forced: *force });
                 Ok(Write { flag, said: format!("{key} is archived: whoever asks gets the code's default, and is counted") })
             }
@@ -177,7 +179,7 @@ impl Before<'_> {
         }
     }
 
-    fn archivable(&self, key: &str) -> Result<(Flag, ()), Rejected> {
+    pub(crate) fn archivable(&self, key: &str) -> Result<Flag, Rejected> {
         let flag = self.flag(key)?;
         if flag.archived.is_some() {
             return Err(Rejected::new("conflict", format!("`{key}` is archived already")));
@@ -185,8 +187,8 @@ impl Before<'_> {
         if matches!(flag.origin, Origin::File) {
             return Err(in_a_file(key, "take it out of the file instead"));
         }
-        let watched = flag.environments.iter().find(|(_, it)| it.trial.as_ref().is_some_and(Trial::is_running));
-        if let Some((environment, _)) = watched {
+        let is_watched = |name: &&&str| flag.environments.get(**name).is_some_and(|it| it.trial.as_ref().is_some_and(Trial::is_running));
+        if let Some(environment) = self.names.iter().find(is_watched) {
             let hint = format!("end it first: changeover flags end {key} --environment {environment}");
             return Err(Rejected::new("conflict", format!("users of `{key}` are watched in {environment}")).hint(hint));
         }
@@ -195,7 +197,7 @@ impl Before<'_> {
             let hint = format!("first `changeover flags unrequire {} {key}`", dependents[0]);
             return Err(Rejected::new("conflict", format!("{} needs `{key}`", dependents.join(", "))).hint(hint));
         }
-        Ok((flag, ()))
+        Ok(flag)
     }
 
     fn create(&self, create: &Create) -> Result<Write, Rejected> {

@@ -104,6 +104,53 @@ fn make_pipe(path: &Path) {
 }
 
 #[tokio::test]
+async fn what_ran_in_an_environment_that_is_gone_keeps_no_flag_from_being_archived() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let both = || vec![environment("production", &[]), environment("staging", &[])];
+    let flags = start(folder.path(), both()).await;
+    for key in ["a", "b", "c"] {
+        write(&flags, "production", create(key)).await.expect("made");
+    }
+    write(&flags, "staging", rollout("a")).await.expect("begun");
+    let (variants, unmet) = (vec!["on".to_owned()], None);
+    let require = Action::Require { key: "b".to_owned(), flag: "c".to_owned(), variants, unmet };
+    write(&flags, "staging", require).await.expect("needed");
+    assert_eq!(write(&flags, "production", archive("a")).await.expect_err("watched").code, "conflict");
+    assert_eq!(write(&flags, "production", archive("c")).await.expect_err("needed").code, "conflict");
+    flags.configure(config(vec![environment("production", &[])])).await.expect("followed");
+    write(&flags, "production", archive("a")).await.expect("nobody is watched any more");
+    write(&flags, "production", archive("c")).await.expect("nobody needs it any more");
+}
+
+#[tokio::test]
+async fn a_revert_does_not_archive_what_could_not_be_archived() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = start(folder.path(), vec![environment("production", &[])]).await;
+    write(&flags, "production", create("a")).await.expect("made");
+    write(&flags, "production", archive("a")).await.expect("archived");
+    let restored = write(&flags, "production", Action::Restore { key: "a".to_owned() }).await.expect("back");
+    write(&flags, "production", rollout("a")).await.expect("begun");
+    let revert = Action::Revert { change: restored, force: false };
+    let error = write(&flags, "production", revert).await.expect_err("users are watched");
+    assert!(error.message.contains("are watched in production"), "{error:?}");
+    assert!(answer(&flags, "production", "a").is_some());
+}
+
+#[tokio::test]
+async fn a_revert_that_ends_a_rollout_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = start(folder.path(), vec![environment("production", &[])]).await;
+    write(&flags, "production", create("a")).await.expect("made");
+    let on = write(&flags, "production", Action::On { key: "a".to_owned() }).await.expect("on");
+    write(&flags, "production", Action::Off { key: "a".to_owned() }).await.expect("off");
+    write(&flags, "production", rollout("a")).await.expect("begun");
+    let action = Action::Revert { change: on, force: true };
+    let request = Request { who: "ana".to_owned(), why: None, environment: None, bound_to: None, action };
+    let answer: Value = flags.write(request).await.expect("reverted");
+    assert!(answer["said"].as_str().is_some_and(|said| said.contains("the rollout or experiment that ran ends")), "{answer}");
+}
+
+#[tokio::test]
 async fn half_a_file_takes_no_flags_away() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("flags.yaml");
