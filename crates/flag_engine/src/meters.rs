@@ -16,6 +16,8 @@ use crate::watch::{Outcome, Watch};
 
 /// Keys that nobody knows, of which so many are remembered.
 const MISSING_MAX: usize = 1_000;
+/// Longer ones are no keys: whoever asks may send megabytes.
+const MISSING_BYTES_MAX: usize = 1_024;
 
 /// Of all environments.
 #[derive(Default)]
@@ -102,6 +104,9 @@ impl Meters {
 
     /// Somebody asked for a flag that is not there.
     pub fn missing(&self, environment: &str, key: &str) {
+        if key.len() > MISSING_BYTES_MAX {
+            return;
+        }
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (environment.to_owned(), key.to_owned());
         if missing.len() >= MISSING_MAX && !missing.contains_key(&place) {
@@ -214,4 +219,18 @@ impl Meters {
 /// Of a label's value (Prometheus exposition format).
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_none_are_not_remembered() {
+        let meters = Meters::default();
+        for key in ["k".repeat(MISSING_BYTES_MAX), "k".repeat(MISSING_BYTES_MAX + 1)] {
+            meters.missing("production", &key);
+            assert_eq!(meters.read("production", &key).last_ms > 0, key.len() <= MISSING_BYTES_MAX);
+        }
+    }
 }
