@@ -60,8 +60,7 @@ pub(crate) fn document_of_the_rest(sources: Sources<'_>) -> (Value, Vec<String>)
 
 /// One flag, as the document has it.
 pub(crate) fn definition(sources: Sources<'_>, key: &str) -> Result<Option<Value>, String> {
-    let key = sources.keys().get(key).copied();
-    key.map_or(Ok(None), |key| sources.served(key, &mut Vec::new()))
+    sources.key(key).map_or(Ok(None), |key| sources.served(key, &mut Vec::new()))
 }
 
 fn around(sources: Sources<'_>, served: Map<String, Value>) -> Value {
@@ -83,6 +82,11 @@ impl<'a> Sources<'a> {
     /// It is one of [`Self::keys`].
     pub(crate) fn has(self, key: &str) -> bool {
         self.flags.get(key).is_some_and(|flag| matches!(flag.origin, Origin::Store(_))) || self.files.flags.contains_key(key)
+    }
+
+    fn key(self, key: &str) -> Option<&'a str> {
+        let ours = self.flags.get(key).filter(|flag| matches!(flag.origin, Origin::Store(_))).map(|flag| flag.key.as_str());
+        ours.or_else(|| self.files.flags.get_key_value(key).map(|(key, _)| key.as_str()))
     }
 
     pub(crate) fn settings(self, key: &str) -> Settings {
@@ -169,16 +173,14 @@ impl<'a> Sources<'a> {
             return Ok(None);
         }
         flag["defaultVariant"] = Value::Null;
-        let keys = self.keys();
-        let Some(key) = keys.get(key).copied() else { return Ok(None) };
+        let Some(key) = self.key(key) else { return Ok(None) };
         self.guarded(key, flag, &settings, &mut Vec::new()).map(Some)
     }
 
     fn needed<'s>(self, settings: &'s Settings, path: &mut Vec<&'a str>) -> Result<Vec<(&'s crate::flag::Requirement, Value)>, String> {
-        let keys = self.keys();
         let mut needed = Vec::new();
         for requirement in &settings.requires {
-            let key = *keys.get(requirement.flag.as_str()).ok_or_else(|| missing(path, &requirement.flag))?;
+            let key = self.key(&requirement.flag).ok_or_else(|| missing(path, &requirement.flag))?;
             if let Some(start) = path.iter().position(|on_the_way| *on_the_way == key) {
                 return Err(format!("a circle of prerequisites: {} → {key}", path[start..].join(" → ")));
             }
@@ -223,5 +225,95 @@ fn give_shares(flag: &mut Value, shares: &[(String, u32)]) {
     fields.insert("targeting".to_owned(), rule);
     if let Some((last, _)) = shares.last() {
         fields.insert("defaultVariant".to_owned(), last.as_str().into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::{Archived, Definition, Life, Requirement};
+
+    const ENVIRONMENT: &str = "production";
+
+    fn flag(key: &str, requires: &[&str]) -> Flag {
+        let variants = Map::from_iter([("on".to_owned(), json!(true)), ("off".to_owned(), json!(false))]);
+        let definition = Definition { variants, on: "on".to_owned(), off: Some("off".to_owned()), metadata: Map::new() };
+        let origin = Origin::Store(definition);
+        let requires = requires.iter().map(|flag| Requirement { flag: (*flag).to_owned(), variants: vec!["on".to_owned()] });
+        let settings = Settings { on: true, requires: requires.collect(), ..origin.settings(0) };
+        Flag {
+            key: key.to_owned(),
+            origin,
+            life: Life::KillSwitch,
+            environments: [(ENVIRONMENT.to_owned(), settings)].into(),
+            ..Flag::of_file(key, 0)
+        }
+    }
+
+    /// What `sources` of these answer for `key`; the error of the document.
+    fn check(flags: &[Flag], files: &FromFiles, key: &str, expected: Result<Option<&str>, &str>) {
+        let flags: BTreeMap<String, Flag> = flags.iter().map(|flag| (flag.key.clone(), flag.clone())).collect();
+        let sources = Sources { environment: ENVIRONMENT, flags: &flags, files, bucketing: Bucketing::V2 };
+        let answered = document(sources).map(|document| {
+            let set = flags::Set::from_json(&document.to_string(), Bucketing::V2).expect("a set");
+            set.evaluate(key, &flags::Context::of("ana"), 0).ok().and_then(|it| it.variant.map(str::to_owned))
+        });
+        let said = answered.as_ref().map(Option::as_deref).map_err(String::as_str);
+        match (said, expected) {
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            (said, expected) => assert_eq!(said, expected, "{key}"),
+        }
+    }
+
+    fn with(mut flag: Flag, change: impl FnOnce(&mut Settings)) -> Flag {
+        change(flag.environments.entry(ENVIRONMENT.to_owned()).or_insert_with(|| flag.origin.settings(0)));
+        flag
+    }
+
+    #[test]
+    fn off_wins_over_rules_and_archived_over_everything() {
+        let none = FromFiles::default();
+        let rule = |it: &mut Settings| it.targeting = Some(json!({ "if": [true, "on", null] }));
+        check(&[flag("a", &[])], &none, "a", Ok(Some("on")));
+        check(&[with(flag("a", &[]), rule)], &none, "a", Ok(Some("on")));
+        check(&[with(with(flag("a", &[]), rule), |it| it.on = false)], &none, "a", Ok(Some("off")));
+        check(&[with(flag("a", &[]), |it| it.serve = Some("off".to_owned()))], &none, "a", Ok(Some("off")));
+        let archived = Flag { archived: Some(Archived { at_ms: 1, forced: false }), ..flag("a", &[]) };
+        check(&[archived], &none, "a", Ok(None));
+    }
+
+    #[test]
+    fn a_flag_answers_as_those_that_it_needs_allow() {
+        let none = FromFiles::default();
+        let off = |it: &mut Settings| it.on = false;
+        check(&[flag("a", &["b"]), flag("b", &[])], &none, "a", Ok(Some("on")));
+        check(&[flag("a", &["b"]), with(flag("b", &[]), off)], &none, "a", Ok(Some("off")));
+        check(&[flag("a", &["b"]), flag("b", &["c"]), with(flag("c", &[]), off)], &none, "a", Ok(Some("off")));
+        check(&[flag("a", &["b"])], &none, "a", Err("`a` needs the flag `b`, which is not there"));
+        check(&[flag("a", &["b"]), flag("b", &["a"])], &none, "a", Err("a circle of prerequisites: a → b → a"));
+        // What is off needs nothing.
+        check(&[with(flag("a", &["b"]), off)], &none, "a", Ok(Some("off")));
+    }
+
+    #[test]
+    fn where_one_cannot_be_served_the_others_are() {
+        let flags: BTreeMap<String, Flag> = [flag("a", &["gone"]), flag("b", &[])].map(|flag| (flag.key.clone(), flag)).into();
+        let files = FromFiles::default();
+        let (document, problems) =
+            document_of_the_rest(Sources { environment: ENVIRONMENT, flags: &flags, files: &files, bucketing: Bucketing::V2 });
+        assert_eq!(
+            (document["flags"]["a"]["defaultVariant"].as_str(), document["flags"]["b"]["defaultVariant"].as_str()),
+            (Some("off"), Some("on"))
+        );
+        assert_eq!(problems.len(), 1, "{problems:?}");
+    }
+
+    #[test]
+    fn a_flag_of_a_file_is_on_until_it_is_switched_off_here() {
+        let defined = json!({ "state": "ENABLED", "variants": { "yes": true, "no": false }, "defaultVariant": "yes" });
+        let files = FromFiles { flags: [("a".to_owned(), defined)].into(), ..FromFiles::default() };
+        check(&[], &files, "a", Ok(Some("yes")));
+        check(&[with(Flag::of_file("a", 0), |it| it.on = false)], &files, "a", Ok(Some("no")));
+        check(&[Flag::of_file("a", 0)], &FromFiles::default(), "a", Ok(None));
     }
 }
