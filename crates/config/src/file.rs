@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use model::{AccessLog, AccessLogFormat, AccessLogScope, Desired, Flags, Listener, ListenerName, PortRange, ServiceName};
+use model::{AccessLog, AccessLogFormat, AccessLogScope, Desired, Flags, Forwarders, Listener, ListenerName, PortRange, ServiceName};
 
+use crate::acme;
 use crate::api;
 use crate::flags;
+use crate::forwarders;
 use crate::node::{At, Kind, Node};
 use crate::problems::Problems;
 use crate::service::{self, House};
 use crate::table::{Table, entries};
-use crate::values::{choice, text};
+use crate::tls;
+use crate::values::{choice, number, text};
 
 const PORTS: PortRange = PortRange { first: 21_000, last: 21_999 };
 /// Where Linux takes ports for outgoing connections, unless told otherwise.
@@ -21,7 +24,7 @@ const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
 pub(crate) fn desired(root: &Node, folder: &Path, problems: &mut Problems) -> Option<Desired> {
     let mut table = Table::open(root, "the file", problems)?;
     let flags_node = table.take_entry("flags").map(|(_, node)| node).or_else(|| table.left_empty("flags"));
-    let listeners = listeners(&mut table, flags_node.is_none(), problems);
+    let listeners = listeners(&mut table, flags_node.is_none(), folder, problems);
     let ports = table.take("ports").map_or(Some(PORTS), |node| ports(node, listeners.as_ref(), problems));
     let access_log = access_log(&mut table, problems);
     let house = House { listeners: listeners.as_ref(), folder };
@@ -58,7 +61,7 @@ fn apart(
 }
 
 /// `needed`: nothing else comes in.
-fn listeners(table: &mut Table<'_>, needed: bool, problems: &mut Problems) -> Option<BTreeMap<ListenerName, Listener>> {
+fn listeners(table: &mut Table<'_>, needed: bool, folder: &Path, problems: &mut Problems) -> Option<BTreeMap<ListenerName, Listener>> {
     let Some(node) = table.take("listeners") else {
         if !needed {
             return Some(BTreeMap::new());
@@ -67,33 +70,53 @@ fn listeners(table: &mut Table<'_>, needed: bool, problems: &mut Problems) -> Op
         return None;
     };
     let mut listeners: BTreeMap<ListenerName, Listener> = BTreeMap::new();
+    let mut asking = BTreeMap::new();
     let entries = entries(node, "`listeners`", problems)?;
     if entries.is_empty() && needed {
         problems.add(&node.at, "`listeners` is empty", Some("say `{ main: 127.0.0.1:8080 }`".to_owned()));
     }
     for (key, value) in entries {
         let name = ListenerName::new(&key.text).map_err(|e| problems.add(&key.at, e.to_string(), None));
-        let address = address(value, &format!("listener `{}`", key.text), problems);
-        let (Ok(name), Some(address)) = (name, address) else { continue };
-        if let Some((other, _)) = listeners.iter().find(|(_, l)| l.address == address) {
+        let listener = listener(value, &format!("listener `{}`", key.text), folder, problems);
+        let (Ok(name), Some((listener, open))) = (name, listener) else { continue };
+        if let Some((other, _)) = listeners.iter().find(|(_, l)| l.address == listener.address) {
             problems.add(&value.at, format!("listeners `{other}` and `{name}` have the same address"), None);
         }
-        listeners.insert(name, Listener { address });
+        asking.extend(open.map(|open| (name.clone(), open)));
+        listeners.insert(name, listener);
     }
+    acme::settle(&mut listeners, &asking, problems);
     Some(listeners)
 }
 
-fn address(node: &Node, place: &str, problems: &mut Problems) -> Option<SocketAddr> {
+fn listener(node: &Node, place: &str, folder: &Path, problems: &mut Problems) -> Option<(Listener, Option<acme::Open>)> {
     if let Kind::Map(_) = node.kind {
         let mut table = Table::open(node, place, problems)?;
         let address = table.take("address");
         if address.is_none() {
             table.missing("address", "such as `address: 127.0.0.1:8080`", problems);
         }
+        let tls = match (table.take("tls"), table.left_empty("tls")) {
+            (Some(node), _) => tls::of_listener(node, place, folder, problems).map(Some),
+            // Left empty by mistake it would speak in clear.
+            (None, Some(node)) => {
+                let hint = "such as `tls: { certificate: example.pem, key: example.key }`; leave it out to speak in clear";
+                problems.add(&node.at, format!("`tls` of {place} is empty"), Some(hint.to_owned()));
+                None
+            }
+            (None, None) => Some(None),
+        };
+        let limit = table.take("connections_per_address");
+        let limit = limit.map_or(Some(None), |node| number(node, "`connections_per_address`", 1..=1_000_000, problems).map(Some));
+        let forwarders = forwarders::of_listener(&mut table, problems);
         table.finish(problems);
-        return socket_address(address?, place, problems);
+        let connections_per_address = limit?.map(|limit| limit as u32);
+        let address = socket_address(address?, place, problems)?;
+        let (tls, open) = tls?.unzip();
+        return Some((Listener { address, tls, connections_per_address, forwarders: forwarders? }, open.flatten()));
     }
-    socket_address(node, place, problems)
+    let address = socket_address(node, place, problems)?;
+    Some((Listener { address, tls: None, connections_per_address: None, forwarders: Forwarders::default() }, None))
 }
 
 fn socket_address(node: &Node, place: &str, problems: &mut Problems) -> Option<SocketAddr> {

@@ -3,17 +3,20 @@
 //! **Invariant**: what `parse` returns is valid; nobody checks it again. Text never panics it.
 //! Not here: reading files, the clock, the network. The YAML library is named in `node.rs` only.
 
+mod acme;
 mod api;
 mod canary;
 mod command;
 mod file;
 mod flags;
+mod forwarders;
 mod node;
 mod problems;
 mod schema;
 mod service;
 mod strategy;
 mod table;
+mod tls;
 mod values;
 
 use std::path::Path;

@@ -11,6 +11,7 @@ use crate::problems::Problems;
 use crate::strategy::strategy;
 use crate::table::{Table, entries, suggest};
 use crate::values::{choice, duration, host_pattern, is_host, list, number, path, statuses, text};
+use crate::{forwarders, tls};
 
 const PREVIEW_HOST: &str = "{version}.{service}.localhost";
 pub(crate) const STATUS: (u16, u16) = (200, 299);
@@ -43,6 +44,8 @@ pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, prob
     let strategy = strategy(&mut table, problems);
     let preview = table.take("preview_host");
     let preview_host = preview.map_or(Some(PREVIEW_HOST.to_owned()), |node| preview_host(node, problems));
+    let tls = tls::of_service(&mut table, house.folder, problems);
+    let target_proxy_protocol = forwarders::of_service(&mut table, problems);
     let mut limits = table.take_table("timeouts", problems);
     let response_header = limits.as_mut().and_then(|t| time(t, "response_header", 30_000, TIMEOUT_MIN_MS, problems));
     let stream_idle = limits.as_mut().and_then(|t| time(t, "stream_idle", 300_000, TIMEOUT_MIN_MS, problems));
@@ -65,6 +68,8 @@ pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, prob
         preview_host: preview_host?,
         response_header_timeout_ms: response_header?,
         stream_idle_timeout_ms: stream_idle?,
+        tls: tls?,
+        target_proxy_protocol: target_proxy_protocol?,
     };
     Some((service, places))
 }

@@ -242,6 +242,255 @@ fn mistakes_in_api_have_their_message() {
     );
 }
 
+const TLS: &str = r#"
+listeners:
+  main:
+    address: 127.0.0.1:8443
+    tls:
+      certificates:
+        - { names: [Example.com, "*.example.com"], certificate: tls/example.pem, key: tls/example.key }
+        - { certificate: /etc/other.pem, key: /etc/other.key }
+      default: www.example.com
+      client_ca: people.pem
+      client_auth: optional
+  short: { address: 127.0.0.1:8444, tls: { certificate: a.pem, key: a.key } }
+services:
+  web:
+    routes: [{ listener: main }]
+    run: { command: ./server }
+    tls: { ca: internal.pem, name: App.internal, certificate: us.pem, key: us.key }
+  plain:
+    routes: [{ listener: short }]
+    run: { command: ./server }
+    tls:
+"#;
+
+#[test]
+fn a_limit_for_each_address_is_read() {
+    let file = |limit: &str| format!("listeners: {{ main: {{ address: 127.0.0.1:80, connections_per_address: {limit} }} }}");
+    let limit =
+        |text: &str| read(text).unwrap_or_else(|e| panic!("{e}")).listeners.values().next().and_then(|it| it.connections_per_address);
+    assert_eq!((limit(&file("200")), limit("listeners: { main: 127.0.0.1:80 }")), (Some(200), None));
+    check_file(&file("0"), "1:70 `connections_per_address` must be a whole number from 1 to 1000000, found `0`");
+    assert!(schema().contains("\"connections_per_address\": {"));
+}
+
+#[test]
+fn who_is_believed_is_read() {
+    let file = |text: &str| {
+        format!(
+            "listeners: {{ main: {{ address: 127.0.0.1:80, {text} }} }}\nservices: {{ web: {{ run: {{ command: ./a }}, target_proxy_protocol: v2 }} }}"
+        )
+    };
+    let desired = read(&file("proxy_protocol: [10.0.0.0/8, 192.0.2.1], trusted_proxies: ['fd00::/8']")).unwrap_or_else(|e| panic!("{e}"));
+    let networks = |networks: &[model::IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let forwarders = &desired.listeners.values().next().expect("one").forwarders;
+    assert_eq!(networks(&forwarders.proxy_protocol), "10.0.0.0/8 192.0.2.1/32");
+    assert_eq!(networks(&forwarders.fields), "fd00::/8");
+    assert_eq!(desired.services.values().next().expect("one").target_proxy_protocol, Some(model::ProxyProtocol::V2));
+    let refused = |text: &str, why: &str| {
+        let error = read(&file(text)).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(why) && error.contains("changeover.yaml:1:"), "{error}");
+    };
+    refused("proxy_protocol: [10.0.0.1/8]", "`10.0.0.1/8` of `proxy_protocol` has bits behind its prefix");
+    refused("trusted_proxies: [everybody]", "`trusted_proxies` must be networks or addresses, found `everybody`");
+    refused("proxy_protocol: []", "`proxy_protocol` is empty");
+    refused("proxy_protocol: ", "`proxy_protocol` is empty");
+    assert!(schema().contains("\"target_proxy_protocol\": {"));
+}
+
+#[test]
+fn tls_is_read() {
+    use model::{Authorities, Certificate, ClientAuth, DefaultCertificate, TargetTls};
+    let desired = read(TLS).unwrap_or_else(|e| panic!("{e}"));
+    let listeners: Vec<_> = desired.listeners.values().map(|listener| listener.tls.clone().expect("tls")).collect();
+    let pair = |names: &[&str], certificate: &str, key: &str| Certificate {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        certificate: certificate.into(),
+        key: key.into(),
+    };
+    let first = pair(&["example.com", "*.example.com"], "/srv/tls/example.pem", "/srv/tls/example.key");
+    assert_eq!(listeners[0].certificates, [first, pair(&[], "/etc/other.pem", "/etc/other.key")]);
+    assert_eq!(listeners[0].default, DefaultCertificate::Name("www.example.com".to_owned()));
+    assert_eq!(listeners[0].client_auth, Some(ClientAuth { ca: "/srv/people.pem".into(), required: false }));
+    assert_eq!((&listeners[1].default, &listeners[1].client_auth), (&DefaultCertificate::First, &None));
+    assert_eq!(listeners[1].certificates, [pair(&[], "/srv/a.pem", "/srv/a.key")]);
+    let services: Vec<_> = desired.services.values().map(|service| service.tls.clone().expect("tls")).collect();
+    assert_eq!(services[0], TargetTls { ca: Authorities::System, name: None, identity: None }, "left empty, it is not left out");
+    let identity = Some(("/srv/us.pem".into(), "/srv/us.key".into()));
+    let ca = Authorities::File("/srv/internal.pem".into());
+    assert_eq!(services[1], TargetTls { ca, name: Some("app.internal".to_owned()), identity });
+    let required = TLS.replace("      client_auth: optional\n", "").replace("default: www.example.com", "default: none");
+    let desired = read(&required).unwrap_or_else(|e| panic!("{e}"));
+    let main = desired.listeners.values().next().and_then(|listener| listener.tls.clone()).expect("tls");
+    assert!(main.client_auth.is_some_and(|auth| auth.required) && main.default == DefaultCertificate::Nothing);
+    let schema = schema();
+    for field in ["certificates", "names", "certificate", "key", "default", "client_ca", "client_auth", "tls", "ca", "name"] {
+        assert!(schema.contains(&format!("\"{field}\": {{")), "{field}");
+    }
+}
+
+#[test]
+fn mistakes_in_tls_have_their_message() {
+    let check_tls = |tls: &str, expect: &str| check_file(&format!("listeners:\n  main: {{ address: 127.0.0.1:443, tls: {tls} }}"), expect);
+    check_tls(
+        "",
+        "2:38 `tls` of listener `main` is empty | such as `tls: { certificate: example.pem, key: example.key }`; leave it out to speak in clear",
+    );
+    check_tls(
+        "{}",
+        "2:40 missing field `certificates` in `tls` of listener `main` | \
+         such as `certificates: [{ certificate: example.pem, key: example.key }]`, or `acme`",
+    );
+    check_tls("{ certificates: [] }", "2:56 `certificates` is empty | such as `certificate: example.pem, key: example.key`");
+    check_tls(
+        "{ certificate: a.pem }",
+        "2:40 missing field `key` in `tls` of listener `main` | such as `certificate: example.pem, key: example.key`",
+    );
+    check_tls(
+        "{ certificates: [{ certificate: a.pem, key: a.key }], key: b.key }",
+        "2:94 `key` stands beside `certificates` | put it into an entry of `certificates`, or leave `certificates` out",
+    );
+    check_tls(
+        "{ certificate: a.pem, key: a.key, names: [127.0.0.1] }",
+        "2:82 a name of `names` must be a name, found the address `127.0.0.1` | \
+         clients that connect to an address name nobody; they get the `default`",
+    );
+    check_tls(
+        "{ certificate: a.pem, key: a.key, names: ['a.test:443'] }",
+        "2:82 a name of `names` must be a host or `*.` and a host, found `a.test:443` | leave the port out: `a.test`",
+    );
+    check_tls(
+        "{ certificate: a.pem, key: a.key, names: [a.test], default: b.test }",
+        "2:100 no certificate has the name `b.test` of `default` | one of the `names` or `domains`, `first` or `none`",
+    );
+    check_tls(
+        "{ certificate: a.pem, key: a.key, client_auth: required }",
+        "2:87 `client_auth` without `client_ca` | add `client_ca`: the file of the authorities that clients' certificates come from",
+    );
+    check_tls(
+        "{ certificate: a.pem, key: a.key, client_ca: }",
+        "2:83 `client_ca` is empty | leave it out to ask clients for no certificate",
+    );
+    check_tls(
+        "{ certificate: a.pem, key: a.key, nams: x }",
+        "2:74 unknown field `nams` in `tls` of listener `main` | did you mean `names`?",
+    );
+    check_tls(
+        "{ certificate: '-----BEGIN CERTIFICATE-----', key: a.key }",
+        "2:55 `certificate` must be the path of a file | write it into a file, and its path here",
+    );
+    check(
+        "run: { command: x }\n    tls: { certificate: a.pem }",
+        "5:10 missing field `key` in `tls` of service `web` | it belongs to `certificate`",
+    );
+    check(
+        "run: { command: x }\n    tls: { name: 'a b' }",
+        "5:18 `name` must be a host or an address, found `a b` | such as `app.internal`: what the targets' certificate names",
+    );
+}
+
+#[test]
+fn acme_is_read() {
+    use model::{Acme, Authorities, Challenge};
+    let of = |listeners: &str| {
+        let desired = read(&format!("listeners: {{ {listeners} }}")).unwrap_or_else(|e| panic!("{e}"));
+        desired.listeners.into_values().find_map(|listener| listener.tls?.acme).expect("acme")
+    };
+    let short = of("main: { address: 0.0.0.0:443, tls: { acme: { domains: [Shop.example], terms_agreed: true } } }");
+    let directory = "https://acme-v02.api.letsencrypt.org/directory".to_owned();
+    let domains = vec!["shop.example".to_owned()];
+    assert_eq!(short, Acme { domains, email: None, directory, ca: Authorities::System, challenge: Challenge::TlsAlpn });
+    let full = of("main: { address: 0.0.0.0:443, tls: { acme: { domains: [a.example, b.example], email: ops@b.example, \
+         directory: 'https://ca.internal:14000/dir', ca: ca.pem, challenge: http-01, terms_agreed: true } } }, plain: 0.0.0.0:8080");
+    assert_eq!((full.domains.len(), full.email.as_deref()), (2, Some("ops@b.example")));
+    assert_eq!((full.directory.as_str(), full.challenge), ("https://ca.internal:14000/dir", Challenge::Http));
+    assert_eq!(full.ca, Authorities::File("/srv/ca.pem".into()));
+    let asked = "tls: { acme: { domains: [a.example], directory: staging, terms_agreed: true } }";
+    assert!(of(&format!("main: {{ address: 0.0.0.0:443, {asked} }}")).directory.contains("acme-staging-v02"));
+    let check =
+        |listeners: &str, expected: Challenge| assert_eq!(of(&listeners.replace("ASKED", asked)).challenge, expected, "{listeners}");
+    check("main: { address: '[::]:443', ASKED }, plain: 0.0.0.0:80", Challenge::TlsAlpn);
+    check("main: { address: 0.0.0.0:8443, ASKED }, plain: 0.0.0.0:80", Challenge::Http);
+    check("main: { address: 0.0.0.0:8443, ASKED }, plain: 0.0.0.0:8080", Challenge::TlsAlpn);
+    let beside = read(
+        "listeners: { main: { address: 0.0.0.0:443, tls: { certificate: a.pem, key: a.key, default: a.example, \
+                       acme: { domains: [a.example], terms_agreed: true } } } }",
+    );
+    let tls = beside.unwrap_or_else(|e| panic!("{e}")).listeners.into_values().next().and_then(|listener| listener.tls).expect("tls");
+    assert!(tls.certificates.len() == 1 && tls.acme.is_some());
+    let schema = schema();
+    for field in ["acme", "domains", "email", "directory", "challenge", "terms_agreed"] {
+        assert!(schema.contains(&format!("\"{field}\": {{")), "{field}");
+    }
+}
+
+#[test]
+fn mistakes_in_acme_have_their_message() {
+    let check_acme = |acme: &str, expect: &str| {
+        check_file(&format!("listeners:\n  main:\n    address: 127.0.0.1:443\n    tls:\n      acme: {acme}"), expect);
+    };
+    check_acme("", "5:11 `acme` is empty | such as `acme: { domains: [example.com], terms_agreed: true }`");
+    check_acme(
+        "{ terms_agreed: true }",
+        "5:13 missing field `domains` in `acme` of listener `main` | such as `domains: [example.com, www.example.com]`",
+    );
+    check_acme(
+        "{ domains: [a.example] }",
+        "5:13 `acme` of listener `main` does not agree to the authority's terms | read the terms of the authority \
+         (Let's Encrypt: https://letsencrypt.org/repository/); who agrees says `terms_agreed: true`",
+    );
+    let check_domain =
+        |name: &str, expect: &str| check_acme(&format!("{{ terms_agreed: true, domains: [{name}] }}"), &format!("5:45 {expect}"));
+    check_domain(
+        "'*.a.example'",
+        "`*.a.example`: an authority gives a wildcard only for a proof in DNS, which is not there | \
+         name each host; a wildcard can come from files, in `certificates`",
+    );
+    check_domain(
+        "192.0.2.1",
+        "a name of `domains` must be a name, found the address `192.0.2.1` | such as `domains: [example.com, www.example.com]`",
+    );
+    check_domain("'a.example:443'", "a name of `domains` must be a host, found `a.example:443` | leave the port out: `a.example`");
+    check_domain("a_b.example", "a name of `domains` must be a host, found `a_b.example` | such as `example.com`");
+    check_domain("-a.example", "a name of `domains` must be a host, found `-a.example` | such as `example.com`");
+    check_domain(
+        "käse.example",
+        "`käse.example` must be written in ASCII | as `xn--…`: what `idn` or a browser's address line makes of it",
+    );
+    check_domain(
+        "localhost",
+        "`localhost` is no public name | \
+         Let's Encrypt is for names that the whole internet knows; an authority of your own stands in `directory`",
+    );
+    let check_more = |more: &str, expect: &str| check_acme(&format!("{{ terms_agreed: true, domains: [a.example], {more} }}"), expect);
+    check_more("email: 'mailto:a@b'", "5:64 `email` must be one address, found `mailto:a@b` | such as `ops@example.com`");
+    check_more(
+        "directory: 'http://ca/dir'",
+        "5:68 `directory` must be an authority that speaks ACME over HTTPS, found `http://ca/dir` | \
+         `letsencrypt`, `staging` (Let's Encrypt for trying out), or such as `https://ca.internal/acme/directory`",
+    );
+    check_more(
+        "challenge: dns-01",
+        "5:68 `dns-01` is not there | \
+         say `http-01` or `tls-alpn-01`; with `certificates`, another program may bring what DNS has proven",
+    );
+    check_more(
+        "challenge: http-01",
+        "5:13 `http-01` needs a listener in clear: there the authority asks | \
+         add one, such as `plain: 0.0.0.0:80` in `listeners`, or say `challenge: tls-alpn-01`",
+    );
+    check_more("domain: b", "5:57 unknown field `domain` in `acme` of listener `main` | did you mean `domains`?");
+    let asked = |port: u16, more: &str| {
+        format!("{{ address: 0.0.0.0:{port}, tls: {{ acme: {{ domains: [a.example], terms_agreed: true{more} }} }} }}")
+    };
+    check_file(
+        &format!("listeners:\n  a: {}\n  b: {}", asked(443, ""), asked(8443, ", directory: staging")),
+        "3:44 `a.example` stands in `acme` of listeners `a` and `b`, which ask differently | \
+         give both the same `directory`, `ca` and `email`: a name has one certificate",
+    );
+}
+
 #[test]
 fn services_may_be_absent() {
     assert!(read("listeners: { main: 127.0.0.1:80 }").unwrap().services.is_empty());

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Api, Flags, ListenerName, Route, ServiceName, StickyBy, Weight};
+use ipnet::IpNet;
+
+use crate::{Api, Flags, ListenerName, ListenerTls, Route, ServiceName, StickyBy, TargetTls, Weight};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Desired {
@@ -26,6 +28,37 @@ pub struct Desired {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// In clear when absent.
+    #[serde(default)]
+    pub tls: Option<ListenerTls>,
+    /// Of one address, or of one /64 of IPv6. Without limit when absent.
+    #[serde(default)]
+    pub connections_per_address: Option<u32>,
+    #[serde(default)]
+    pub forwarders: Forwarders,
+}
+
+/// Who is believed what it says of clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Forwarders {
+    /// Connections from here begin with a header of the PROXY protocol.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Requests of connections from here may have `X-Forwarded-*`.
+    pub fields: Vec<IpNet>,
+}
+
+impl Forwarders {
+    pub fn is_empty(&self) -> bool {
+        self.proxy_protocol.is_empty() && self.fields.is_empty()
+    }
+}
+
+/// Version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    V1,
+    V2,
 }
 
 /// Inclusive on both ends.
@@ -48,6 +81,12 @@ pub struct Service {
     pub response_header_timeout_ms: u64,
     /// A body that moves no byte for this long is given up, both ways.
     pub stream_idle_timeout_ms: u64,
+    /// Targets are spoken to in clear when absent.
+    #[serde(default)]
+    pub tls: Option<TargetTls>,
+    /// Connections to targets begin with a header that names the client.
+    #[serde(default)]
+    pub target_proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

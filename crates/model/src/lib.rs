@@ -9,12 +9,16 @@ mod name;
 mod rejected;
 mod share;
 mod snapshot;
+mod tls;
 mod words;
 
 pub use api::Api;
+pub use ipnet::IpNet;
+
 pub use desired::{
-    AccessLog, AccessLogFormat, AccessLogScope, Analysis, Canary, Desired, Expired, Gate, GateKind, GuardMetric, GuardRail, Health,
-    HostPattern, Independence, Judging, Listener, PortRange, Promotion, Run, Runtime, Service, Signal, Source, Step, Strategy, UserMetric,
+    AccessLog, AccessLogFormat, AccessLogScope, Analysis, Canary, Desired, Expired, Forwarders, Gate, GateKind, GuardMetric, GuardRail,
+    Health, HostPattern, Independence, Judging, Listener, PortRange, Promotion, ProxyProtocol, Run, Runtime, Service, Signal, Source, Step,
+    Strategy, UserMetric,
 };
 pub use flags::{FlagEnvironment, FlagPort, Flags};
 pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
@@ -23,6 +27,7 @@ pub use share::{LATENCY_BUCKETS, below_parts, latency_bucket, latency_edge_ns};
 pub use snapshot::{
     Arm, Draw, Judged, Mirror, Mode, Preview, Route, ServiceRouting, Snapshot, Sticky, StickyBy, Target, Threshold, VersionTargets,
 };
+pub use tls::{Acme, Authorities, Certificate, Challenge, ClientAuth, DefaultCertificate, ListenerTls, TargetTls};
 pub use words::thousands;
 
 /// A share of traffic in parts per 10,000, so that it adds up exactly.

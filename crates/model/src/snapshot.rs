@@ -1,10 +1,13 @@
 //! The immutable routing table that the data plane reads.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostPattern, ListenerName, ReleaseId, ServiceName, TargetId, VersionName, Weight};
+use crate::{
+    Forwarders, HostPattern, ListenerName, ListenerTls, ProxyProtocol, ReleaseId, ServiceName, TargetId, TargetTls, VersionName, Weight,
+};
 
 /// Everything the data plane needs to route; one per generation.
 ///
@@ -13,6 +16,15 @@ use crate::{HostPattern, ListenerName, ReleaseId, ServiceName, TargetId, Version
 pub struct Snapshot {
     pub generation: u64,
     pub services: Vec<ServiceRouting>,
+    /// Listeners that speak TLS.
+    #[serde(default)]
+    pub tls: BTreeMap<ListenerName, ListenerTls>,
+    /// Listeners at which an address, or a /64 of IPv6, may have only so many connections.
+    #[serde(default)]
+    pub connections_per_address: BTreeMap<ListenerName, u32>,
+    /// Listeners at which somebody is believed what it says of clients.
+    #[serde(default)]
+    pub forwarders: BTreeMap<ListenerName, Forwarders>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +46,11 @@ pub struct ServiceRouting {
     pub previews: Vec<Preview>,
     pub response_header_timeout_ms: u64,
     pub stream_idle_timeout_ms: u64,
+    /// Targets are spoken to over TLS.
+    #[serde(default)]
+    pub target_tls: Option<TargetTls>,
+    #[serde(default)]
+    pub target_proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// Requests on a listener, for a host, under a path prefix. The longest match wins: exact host before suffix before any,

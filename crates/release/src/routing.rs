@@ -49,6 +49,8 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
             .collect(),
         response_header_timeout_ms: desired.response_header_timeout_ms,
         stream_idle_timeout_ms: desired.stream_idle_timeout_ms,
+        target_tls: desired.tls.clone(),
+        target_proxy_protocol: desired.target_proxy_protocol,
     }
 }
 

@@ -38,6 +38,26 @@ pub struct LogRecord<'a> {
     pub reason: &'a str,
 }
 
+impl LogRecord<'_> {
+    /// Of a client of which nothing more is known.
+    pub fn of_connection(client: IpAddr) -> Self {
+        Self {
+            client,
+            method: "",
+            host: "",
+            path: "",
+            protocol: "",
+            status: 0,
+            bytes: 0,
+            duration: Duration::ZERO,
+            service: "",
+            version: "",
+            target: "",
+            reason: "",
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct LogWriter {
     queue: SyncSender<Vec<u8>>,
