@@ -1,19 +1,18 @@
 //! Answers that the proxy makes itself: always with a reason, always short.
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::StatusCode;
+use http1::{AnswerHead, Framing};
 
 use crate::body::AnswerBody;
+use crate::message::Answer;
 use crate::reason::Reason;
 
-const REASON: HeaderName = HeaderName::from_static(model::REASON_FIELD);
-
-pub(crate) fn made(reason: Reason) -> Response<AnswerBody> {
+pub(crate) fn made(reason: Reason) -> Answer {
     page(reason, Bytes::from_static(reason.text().as_bytes()), "text/plain; charset=utf-8")
 }
 
-pub(crate) fn maintenance(page_text: Bytes) -> Response<AnswerBody> {
+pub(crate) fn maintenance(page_text: Bytes) -> Answer {
     if page_text.is_empty() {
         return made(Reason::Maintenance);
     }
@@ -22,18 +21,25 @@ pub(crate) fn maintenance(page_text: Bytes) -> Response<AnswerBody> {
     page(Reason::Maintenance, page_text, kind)
 }
 
-fn page(reason: Reason, text: Bytes, kind: &'static str) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::Text(text));
-    *response.status_mut() = reason.status();
-    let headers = response.headers_mut();
-    headers.insert(REASON, HeaderValue::from_static(reason.name()));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+/// That a name is ours, for an authority that asks over HTTP (RFC 8555 §8.3).
+pub(crate) fn proof(text: Bytes) -> Answer {
+    let mut head = AnswerHead::new(StatusCode::OK, Framing::Length(text.len() as u64));
+    head.fields.push_named("content-type", b"application/octet-stream");
+    head.fields.push_named("cache-control", b"no-store");
+    Answer { head, body: AnswerBody::Text(text) }
+}
+
+fn page(reason: Reason, text: Bytes, kind: &'static str) -> Answer {
+    let mut head = AnswerHead::new(reason.status(), Framing::Length(text.len() as u64));
+    let mut push = |name: &str, value: &str| head.fields.push_named(name, value.as_bytes());
+    push(model::REASON_FIELD, reason.name());
+    push("content-type", kind);
+    push("cache-control", "no-store");
     if reason.status() == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
+        push("allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
     }
     if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        push("retry-after", "1");
     }
-    response
+    Answer { head, body: AnswerBody::Text(text) }
 }

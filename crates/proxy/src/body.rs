@@ -9,127 +9,139 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
+use http1::{AnswerHead, Decoder, Framing, Part};
 use hyper::body::Incoming;
 
+use crate::chosen::Claim;
+use crate::conversation::Conversation;
+use crate::exchange::Sender;
 use crate::head;
 use crate::lane::Lane;
-use crate::line::{Broken, Line, Phase, Sender};
+use crate::line::{Broken, Phase};
 use crate::mirror::Copied;
 use crate::reason::Reason;
 use crate::ticket::Ticket;
+use crate::tunnel::Tunnel;
 
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The body broke off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BrokenOff;
 
-/// What goes to the target. `line` is set when a line is chosen.
+impl std::fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the body was broken off")
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+/// What goes to the target.
 pub(crate) struct RequestBody {
-    incoming: Option<Incoming>,
-    /// Of a copy: what was gathered.
-    stored: VecDeque<Bytes>,
-    line: Option<Rc<Line>>,
+    source: Source,
+    /// Comes before the source: what was gathered for a copy, or was taken and not sent.
+    stored: Option<VecDeque<Bytes>>,
     /// Gathers what passes, for a copy.
     copied: Option<Box<Copied>>,
 }
 
+enum Source {
+    None,
+    Http1(Rc<Conversation>),
+    Http2(Incoming),
+}
+
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming) -> Self {
-        Self { incoming: (!incoming.is_end_stream()).then_some(incoming), stored: VecDeque::new(), line: None, copied: None }
+    fn from_source(source: Source) -> Self {
+        Self { source, stored: None, copied: None }
     }
 
     pub(crate) fn none() -> Self {
-        Self::stored(VecDeque::new())
+        Self::from_source(Source::None)
+    }
+
+    pub(crate) fn http1(conversation: Rc<Conversation>) -> Self {
+        Self::from_source(Source::Http1(conversation))
+    }
+
+    pub(crate) fn http2(incoming: Incoming) -> Self {
+        Self::from_source(if incoming.is_end_stream() { Source::None } else { Source::Http2(incoming) })
     }
 
     pub(crate) fn stored(stored: VecDeque<Bytes>) -> Self {
-        Self { incoming: None, stored, line: None, copied: None }
+        Self { source: Source::None, stored: Some(stored).filter(|stored| !stored.is_empty()), copied: None }
+    }
+
+    /// Nothing comes at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stored.is_none() && matches!(self.source, Source::None)
+    }
+
+    /// Of HTTP/2: it can be read without anybody who reads the connection.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.source, Source::Http2(_))
     }
 
     /// When all of it has passed, its copy goes out.
     pub(crate) fn copy_to(&mut self, copied: Copied) {
-        if self.incoming.is_none() { copied.send() } else { self.copied = Some(Box::new(copied)) }
+        if self.is_empty() { copied.send() } else { self.copied = Some(Box::new(copied)) }
     }
 
-    pub(crate) fn goes_over(&mut self, line: &Rc<Line>) {
-        line.goes_over();
-        line.enter(if self.incoming.is_some() || !self.stored.is_empty() { Phase::Sending } else { Phase::Waiting });
-        self.line = Some(line.clone());
+    /// Taken from here before, and not sent.
+    pub(crate) fn put_back(&mut self, taken: VecDeque<Bytes>) {
+        self.stored = Some(taken).filter(|taken| !taken.is_empty());
     }
 
-    fn sent(&mut self) {
-        self.incoming = None;
+    /// Nothing more comes, and nobody has to ask for that.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn over(&mut self) {
+        self.source = Source::None;
         if let Some(copied) = self.copied.take() {
             copied.send();
         }
-        if let Some(line) = &self.line
-            && line.phase() == Phase::Sending
-        {
-            line.enter(Phase::Waiting);
-        }
     }
-}
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(part) = self.stored.pop_front() {
-            if self.stored.is_empty() {
-                self.sent();
-            }
-            return Poll::Ready(Some(Ok(Frame::data(part))));
+    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, BrokenOff>>> {
+        if let Some(stored) = &mut self.stored {
+            let part = stored.pop_front();
+            self.stored = self.stored.take().filter(|stored| !stored.is_empty());
+            return Poll::Ready(part.map(|part| Ok(Part::Data(part))));
         }
-        let Some(incoming) = &mut self.incoming else {
-            return Poll::Ready(None);
+        let part = match &mut self.source {
+            Source::None => return Poll::Ready(None),
+            Source::Http1(conversation) => {
+                let part = ready!(conversation.poll_part(cx));
+                if conversation.is_body_read() {
+                    self.source = Source::None;
+                }
+                part
+            }
+            Source::Http2(incoming) => ready!(Pin::new(incoming).poll_frame(cx)).map(part_of_frame),
         };
-        let polled = Pin::new(incoming).poll_frame(cx);
-        if let (Poll::Pending, Some(line)) = (&polled, &self.line) {
-            line.waits_for_sender();
+        match &part {
+            Some(Ok(Part::Data(data))) if self.copied.as_mut().is_some_and(|copied| !copied.take(data)) => self.copied = None,
+            Some(Err(BrokenOff)) => self.copied = None,
+            _ => {}
         }
-        match ready!(polled) {
-            Some(Ok(frame)) => {
-                if let Some(line) = &self.line {
-                    line.moved();
-                }
-                if let Some(part) = frame.data_ref() {
-                    if self.copied.as_mut().is_some_and(|copied| !copied.take(part)) {
-                        self.copied = None;
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                // Nothing comes after them, and hyper does not ask again.
-                self.sent();
-                Poll::Ready(Some(Ok(filter_trailers(frame))))
-            }
-            Some(Err(error)) => {
-                if let Some(line) = &self.line {
-                    line.mark(Broken::ClientBody);
-                }
-                Poll::Ready(Some(Err(error)))
-            }
-            None => {
-                self.sent();
-                Poll::Ready(None)
-            }
+        if matches!(self.source, Source::None) || matches!(part, None | Some(Ok(Part::Trailers(_)))) {
+            self.over();
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stored.is_empty() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let stored = || SizeHint::with_exact(self.stored.iter().map(|part| part.len() as u64).sum());
-        self.incoming.as_ref().map_or_else(stored, Body::size_hint)
+        Poll::Ready(part)
     }
 }
 
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        // hyper does not poll for the end of a body whose length it knows.
-        if self.incoming.as_ref().is_some_and(Body::is_end_stream) {
-            self.sent();
+fn part_of_frame(frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Part, BrokenOff> {
+    match frame.map_err(|_| BrokenOff)?.into_data() {
+        Ok(data) => Ok(Part::Data(data)),
+        Err(frame) => {
+            let mut trailers = http1::Fields::default();
+            if let Ok(map) = frame.into_trailers() {
+                trailers.extend_from_map(&map);
+            }
+            Ok(Part::Trailers(trailers))
         }
     }
 }
@@ -138,129 +150,194 @@ impl Drop for RequestBody {
 pub(crate) enum AnswerBody {
     Empty,
     Text(Bytes),
-    Target(Flow),
+    Target(Box<Flow>),
+    /// After a 101, no body but a tunnel.
+    Tunnel(Box<Tunnel>),
 }
 
 /// An answer on its way from a target.
 pub(crate) struct Flow {
-    incoming: Incoming,
+    decoder: Decoder,
     lane: Rc<Lane>,
-    sender: Option<Sender>,
-    ticket: Ticket,
-    ended: bool,
-    /// An HTTP/1.0 client tells the end of an answer by the end of the connection.
-    ends_with_connection: bool,
+    /// Absent when the answer has ended, and its line is used again or gone.
+    sender: Option<Box<Sender>>,
+    ticket: Option<Ticket>,
+    lasts: bool,
+    /// The answer has ended, and the request has not.
+    is_rest: bool,
+    is_broken: bool,
+}
+
+impl AnswerBody {
+    /// The body that follows this head.
+    pub(crate) fn of(head: &AnswerHead, lane: &Rc<Lane>, mut sender: Box<Sender>, mut ticket: Ticket) -> Self {
+        sender.line.enter(Phase::Answering);
+        let length = match head.framing {
+            Framing::Bodiless(_) => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        if sender.is_sent()
+            && let Some(data) = length.and_then(|length| sender.take_whole(length))
+        {
+            // Whole: the line goes back before the client has read the head.
+            ticket.answered(true);
+            ticket.bytes = data.len() as u64;
+            drop(ticket);
+            if head.lasts {
+                lane.give_back(sender);
+            }
+            return if data.is_empty() { AnswerBody::Empty } else { AnswerBody::Text(data) };
+        }
+        ticket.answered(length == Some(0));
+        sender.line.waits_for_sender(true);
+        ticket.chosen.set_apart();
+        sender.line.hold(ticket.claim.take().map(Claim::lasts));
+        let flow = Flow {
+            decoder: Decoder::new(head.framing),
+            lane: lane.clone(),
+            sender: Some(sender),
+            ticket: Some(ticket),
+            lasts: head.lasts,
+            is_rest: false,
+            is_broken: false,
+        };
+        AnswerBody::Target(Box::new(flow))
+    }
+
+    /// Nothing more comes, and nobody has to ask for that.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            AnswerBody::Empty | AnswerBody::Tunnel(_) => true,
+            AnswerBody::Text(text) => text.is_empty(),
+            AnswerBody::Target(flow) => flow.ticket.is_none() && !flow.is_broken,
+        }
+    }
+
+    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, BrokenOff>>> {
+        match self {
+            AnswerBody::Empty | AnswerBody::Tunnel(_) => Poll::Ready(None),
+            AnswerBody::Text(text) if text.is_empty() => Poll::Ready(None),
+            AnswerBody::Text(text) => Poll::Ready(Some(Ok(Part::Data(std::mem::take(text))))),
+            AnswerBody::Target(flow) => flow.poll_part(cx),
+        }
+    }
+
+    /// Whether its line was broken off while nobody asked for more.
+    pub(crate) fn breaks(&mut self) -> bool {
+        let AnswerBody::Target(flow) = self else { return false };
+        if flow.broken().is_some_and(|why| why != Broken::ClientBody) && !flow.is_rest {
+            flow.break_off();
+        }
+        flow.is_broken
+    }
+
+    /// The answer came before all of its request was sent.
+    pub(crate) fn has_rest(&self) -> bool {
+        matches!(self, AnswerBody::Target(flow) if flow.sender.as_ref().is_some_and(|sender| sender.is_sending()))
+    }
+
+    /// While the client takes no more of the answer: its request goes on.
+    pub(crate) fn keep_sending(&mut self, cx: &mut Context<'_>) {
+        if let AnswerBody::Target(flow) = self
+            && let Some(sender) = flow.sender.as_mut().filter(|sender| sender.is_sending())
+        {
+            let _ = sender.poll_rest(cx);
+            // Whatever the request waits for, the answer waits for its client.
+            sender.line.waits_for_sender(false);
+        }
+    }
+
+    /// Its client takes no more for now: nobody else is behind. When the line is broken off, whoever waits is woken.
+    pub(crate) fn waits_for_client(&self, cx: &Context<'_>) {
+        if let AnswerBody::Target(flow) = self
+            && let Some(sender) = &flow.sender
+        {
+            sender.line.is_polled_by(cx);
+            sender.line.waits_for_sender(false);
+        }
+    }
+
+    /// When the answer came before all of its request was sent: the rest goes now, as far as the target takes it.
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            AnswerBody::Target(flow) => flow.poll_rest(cx),
+            _ => Poll::Ready(()),
+        }
+    }
 }
 
 impl Flow {
-    pub(crate) fn new(incoming: Incoming, lane: Rc<Lane>, sender: Sender, mut ticket: Ticket, ends_with_connection: bool) -> Self {
-        sender.line.enter(Phase::Answering);
-        sender.line.waits_for_sender();
-        sender.line.hold(ticket.claim.take());
-        Self { incoming, lane, sender: Some(sender), ticket, ended: false, ends_with_connection }
-    }
-
-    fn break_off(&mut self) {
-        match self.broken() {
-            Some(Broken::ClientStalled) => self.ticket.abandoned(),
-            Some(Broken::Cut) => self.ticket.broke(Reason::Cut),
-            Some(Broken::AnswerStalled) => self.ticket.broke(Reason::AnswerStalled),
-            _ => self.ticket.broke(Reason::TargetReset),
-        }
-        if self.ends_with_connection {
-            self.ticket.client.activity.break_off();
-        }
-    }
-
     fn broken(&self) -> Option<Broken> {
         self.sender.as_ref().and_then(|sender| sender.line.broken())
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if let (Poll::Pending, Some(sender)) = (&polled, &self.sender) {
-            sender.line.waits_for_sender();
-        }
-        match ready!(polled) {
-            Some(Ok(frame)) => {
-                if let Some(sender) = &self.sender {
-                    sender.line.moved();
-                }
-                let frame = match frame.into_data() {
-                    Ok(data) => {
-                        self.ticket.bytes += data.len() as u64;
-                        Frame::data(data)
-                    }
-                    Err(frame) => filter_trailers(frame),
-                };
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, BrokenOff>>> {
+        let (Some(sender), Some(ticket)) = (&mut self.sender, &mut self.ticket) else {
+            return Poll::Ready(self.is_broken.then_some(Err(BrokenOff)));
+        };
+        let mut part = match ready!(sender.poll_part(cx, &mut self.decoder)) {
+            Ok(part) => part,
+            Err(_) => {
                 self.break_off();
-                Poll::Ready(Some(Err(error.into())))
+                return Poll::Ready(Some(Err(BrokenOff)));
             }
-            // hyper ends a body cleanly when its connection's task is aborted.
-            None => match self.broken() {
-                Some(_) => {
-                    self.break_off();
-                    Poll::Ready(Some(Err("the target's answer was broken off".into())))
-                }
-                None => {
-                    self.ended = true;
-                    Poll::Ready(None)
-                }
-            },
+        };
+        match &mut part {
+            Some(Part::Data(data)) => ticket.bytes += data.len() as u64,
+            Some(Part::Trailers(trailers)) => head::filter_trailers(trailers, None),
+            None => {}
+        }
+        if self.decoder.is_done() {
+            self.end();
+        }
+        Poll::Ready(part.map(Ok))
+    }
+
+    fn break_off(&mut self) {
+        self.is_broken = true;
+        let (broken, Some(mut ticket)) = (self.broken(), self.ticket.take()) else { return };
+        match broken {
+            Some(Broken::ClientStalled | Broken::ClientBody) => ticket.abandoned(),
+            Some(Broken::Cut) => ticket.broke(Reason::Cut),
+            Some(Broken::AnswerStalled) => ticket.broke(Reason::AnswerStalled),
+            _ => ticket.broke(Reason::TargetReset),
+        }
+        self.sender = None;
+    }
+
+    /// The answer is whole.
+    fn end(&mut self) {
+        self.ticket = None;
+        let Some(sender) = &mut self.sender else { return };
+        sender.line.release();
+        if sender.is_sent() {
+            return self.give_back();
+        }
+        sender.line.enter(Phase::Sending);
+        self.is_rest = true;
+    }
+
+    fn give_back(&mut self) {
+        if let Some(sender) = self.sender.take().filter(|_| self.lasts) {
+            self.lane.give_back(sender);
         }
     }
-}
 
-fn filter_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
-    match frame.into_trailers() {
-        Ok(mut trailers) => {
-            head::filter_trailers(&mut trailers);
-            Frame::trailers(trailers)
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(sender) = self.sender.as_mut().filter(|_| self.is_rest) {
+            ready!(sender.poll_rest(cx));
+            self.give_back();
         }
-        Err(_) => Frame::trailers(HeaderMap::new()),
+        Poll::Ready(())
     }
 }
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        let complete = self.ended || (self.incoming.is_end_stream() && self.broken().is_none());
-        let Some(sender) = self.sender.take() else { return };
-        sender.line.release();
-        if complete {
-            self.lane.give_back(sender);
-        }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            AnswerBody::Empty => Poll::Ready(None),
-            AnswerBody::Text(text) if text.is_empty() => Poll::Ready(None),
-            AnswerBody::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            AnswerBody::Target(flow) => flow.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            AnswerBody::Empty => true,
-            AnswerBody::Text(text) => text.is_empty(),
-            AnswerBody::Target(flow) => flow.incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            AnswerBody::Empty => SizeHint::with_exact(0),
-            AnswerBody::Text(text) => SizeHint::with_exact(text.len() as u64),
-            AnswerBody::Target(flow) => flow.incoming.size_hint(),
+        // The rest of a stream of HTTP/2 goes on without its answer: it stays under the limit of what moves, and can be cut.
+        if let Some(sender) = self.sender.take().filter(|sender| self.is_rest && self.lasts && sender.sends_a_stream()) {
+            self.lane.finish(sender);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Every limit is checked so often; all limits here are far longer.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -32,6 +32,32 @@ impl CoarseClock {
         let now = now_ms();
         self.0.store(now, Ordering::Relaxed);
         now
+    }
+}
+
+/// `Date` as a line of an answer (RFC 9110 §6.6.1), of the thread's last tick.
+pub(crate) struct DateLine {
+    unix_s: u64,
+    line: String,
+}
+
+impl DateLine {
+    pub(crate) fn new() -> Self {
+        let mut date = Self { unix_s: 0, line: String::new() };
+        date.advance();
+        date
+    }
+
+    pub(crate) fn advance(&mut self) {
+        let now = SystemTime::now();
+        let unix_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if unix_s != self.unix_s {
+            (self.unix_s, self.line) = (unix_s, format!("date: {}\r\n", httpdate::fmt_http_date(now)));
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.line.as_bytes()
     }
 }
 

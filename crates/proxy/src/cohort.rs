@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, header};
+use http1::{Fields, Known};
 use model::{Sticky, StickyBy, Weight};
 use telemetry::{CellCounts, Cohort, Draw, Member, Seat};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -39,7 +39,7 @@ impl Cohorts {
         Self { sticky, salt: xxh3_64_with_seed(release.as_bytes(), 0) }
     }
 
-    pub(crate) fn client(&self, headers: &HeaderMap, address: IpAddr) -> ClientKey {
+    pub(crate) fn client(&self, fields: &Fields, address: IpAddr) -> ClientKey {
         let of_address = || match address {
             IpAddr::V4(address) => address.octets().to_vec(),
             // A household has a /64.
@@ -47,11 +47,11 @@ impl Cohorts {
         };
         match &self.sticky.by {
             StickyBy::Address => self.key(&of_address(), None),
-            StickyBy::Header(name) => match headers.get(name.as_str()).filter(|value| !value.is_empty()) {
-                Some(value) => self.key(&value.as_bytes()[..value.len().min(KEY_BYTES_MAX)], None),
+            StickyBy::Header(name) => match fields.get_named(name).filter(|value| !value.is_empty()) {
+                Some(value) => self.key(&value[..value.len().min(KEY_BYTES_MAX)], None),
                 None => self.key(&of_address(), None),
             },
-            StickyBy::Cookie(name) => match cookie(headers, name) {
+            StickyBy::Cookie(name) => match cookie(fields, name) {
                 Some(value) => self.key(value.as_bytes(), None),
                 None => {
                     let value = format!("{:032x}", fastrand::u128(..));
@@ -72,8 +72,8 @@ impl Cohorts {
 }
 
 /// The value of a cookie (RFC 6265 §5.4), if it is one of ours by its looks.
-pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+pub(crate) fn cookie<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
+    let lines = fields.all(Known::Cookie).filter(|value| value.is_ascii()).filter_map(|value| std::str::from_utf8(value).ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).find(|value| !value.is_empty() && value.len() <= KEY_BYTES_MAX)
 }
@@ -122,8 +122,14 @@ mod tests {
         Cohorts::new(Sticky { by: StickyBy::Header("x-user".into()), before, window_ms: 60_000 }, release)
     }
 
-    fn headers(user: &str) -> HeaderMap {
-        HeaderMap::from_iter([(http::HeaderName::from_static("x-user"), user.parse().expect("a value"))])
+    fn fields(name: &str, value: &str) -> Fields {
+        let mut fields = Fields::default();
+        fields.push_named(name, value.as_bytes());
+        fields
+    }
+
+    fn of_user(user: &str) -> Fields {
+        fields("x-user", user)
     }
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -132,7 +138,7 @@ mod tests {
     fn a_raise_only_adds_clients_and_each_release_has_its_own() {
         let (one, other) = (cohorts(0, "r1"), cohorts(0, "r2"));
         let places = |cohorts: &Cohorts| -> Vec<Weight> {
-            (0..20_000).map(|user| cohorts.client(&headers(&user.to_string()), ADDRESS).place).collect()
+            (0..20_000).map(|user| cohorts.client(&of_user(&user.to_string()), ADDRESS).place).collect()
         };
         let (first, second) = (places(&one), places(&other));
         assert_eq!(first, places(&cohorts(500, "r1")), "steps do not move anybody");
@@ -150,7 +156,7 @@ mod tests {
     fn requests_of_a_client_count_together() {
         let (cohorts, clients, now) = (cohorts(0, "r1"), Clients::new(90), Instant::now());
         let second = crate::clock::second_of(now);
-        let key = cohorts.client(&headers("ana"), ADDRESS);
+        let key = cohorts.client(&of_user("ana"), ADDRESS);
         let seat = clients.enter(&key, &cohorts.sticky, 1, 0, now).expect("its first request");
         assert_eq!(clients.enter(&key, &cohorts.sticky, 1, 0, now + Duration::from_secs(1)), Some(seat));
         assert_eq!(clients.enter(&key, &cohorts.sticky, 1, 0, now + Duration::from_secs(61)), None, "its window is over");
@@ -163,7 +169,7 @@ mod tests {
 
     #[test]
     fn cookies_are_found_among_others() {
-        let headers = HeaderMap::from_iter([(header::COOKIE, "a=1; id=abc; b=2".parse().expect("a value"))]);
-        assert_eq!((cookie(&headers, "id"), cookie(&headers, "i")), (Some("abc"), None));
+        let fields = fields("cookie", "a=1; id=abc; b=2");
+        assert_eq!((cookie(&fields, "id"), cookie(&fields, "i")), (Some("abc"), None));
     }
 }

@@ -68,8 +68,10 @@ impl VersionCounts {
         bump(&block.requests, 1);
         let ns = duration.as_nanos() as u64;
         bump(&block.sum_ns, ns);
-        bump(&block.buckets[bucket_of(ns)], 1);
-        bump(&block.heads[bucket_of(to_head.map_or(ns, |to_head| to_head.as_nanos() as u64))], 1);
+        let bucket = bucket_of(ns);
+        bump(&block.buckets[bucket], 1);
+        let head_ns = to_head.map_or(ns, |to_head| to_head.as_nanos() as u64);
+        bump(&block.heads[if head_ns == ns { bucket } else { bucket_of(head_ns) }], 1);
         if let Some(class) = block.classes.get((status / 100) as usize - 1) {
             bump(class, 1);
         }

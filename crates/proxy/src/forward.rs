@@ -3,30 +3,31 @@
 //! **Invariants**: a request reads one table at a time; one that raced onto a target which a newer table does not permit is
 //! picked again, never answered 503. What may have reached a target is sent again only if that is harmless (see `retry`).
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use http1::{AnswerHead, Fields, Known, RequestHead};
 use model::{Mode, StickyBy};
 
-use crate::body::{AnswerBody, RequestBody};
+use crate::body::RequestBody;
+use crate::chosen::{Chosen, Claim};
 use crate::client::{Busy, Client};
-use crate::clock::now_ms;
 use crate::cohort::{self, Cohorts};
-use crate::counts::VersionCounts;
+use crate::exchange::{Lost, Sender};
 use crate::head::{self, Head};
 use crate::lane::Lane;
-use crate::line::{Broken, Sender};
-use crate::live::Claim;
+use crate::line::Broken;
+use crate::line::Wanted;
+use crate::message::{Answer, Request};
 use crate::mirror::Copied;
 use crate::reason::Reason;
-use crate::retry::{Attempts, Spare};
+use crate::retry::Attempts;
 use crate::table::{Routed, Service, Table};
-use crate::ticket::{Ticket, Words};
+use crate::ticket::Ticket;
 use crate::unit::Unit;
 use crate::watched::Names;
 use crate::{answer, respond};
@@ -36,9 +37,8 @@ pub(crate) struct Passage {
     pub(crate) lane: Rc<Lane>,
     pub(crate) client: Rc<Client>,
     pub(crate) head: Head,
-    pub(crate) upgrade: Option<OnUpgrade>,
     started: Instant,
-    words: Option<Box<Words>>,
+    /// Of a stream of HTTP/2; a connection of HTTP/1.1 knows by itself.
     busy: Option<Busy>,
     attempts: Attempts,
     /// The arm that was drawn: retries keep it.
@@ -46,7 +46,7 @@ pub(crate) struct Passage {
     unit: Option<Box<Unit>>,
     has_waited: bool,
     /// Of a sticky client: goes with the answer.
-    cookie: Option<Box<HeaderValue>>,
+    cookie: Option<Box<str>>,
     names: Names,
 }
 
@@ -62,68 +62,42 @@ impl Drop for Place {
     }
 }
 
-/// A version was chosen and its target claimed.
-pub(crate) struct Chosen {
-    pub(crate) claim: Claim,
-    pub(crate) counts: Arc<VersionCounts>,
-}
-
-pub(crate) async fn handle(lane: Rc<Lane>, client: Rc<Client>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn handle(lane: &Rc<Lane>, client: &Rc<Client>, mut request: Request, busy: Option<Busy>) -> Answer {
     let started = Instant::now();
-    let busy = Some(client.begin(hyper::body::Body::is_end_stream(request.body())));
-    let words = lane.logs().then(|| {
-        let host = request.headers().get(header::HOST).cloned();
-        Box::new(Words { method: request.method().clone(), host, uri: request.uri().clone() })
-    });
-    let http2 = client.is_http2();
-    let mut response = match head::admit(&mut request, &client) {
-        Ok(head) => {
-            let names = lane.watched().names(request.headers_mut());
-            let upgrade = head.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-            let request = request.map(RequestBody::new);
-            let attempts = Attempts::new(&request);
-            let passage = Passage {
-                lane: lane.clone(),
-                client,
-                head,
-                upgrade,
-                started,
-                words,
-                busy,
-                attempts,
-                arm: None,
-                unit: None,
-                has_waited: false,
-                cookie: None,
-                names,
-            };
-            passage.run(request).await
-        }
+    // Not shared yet: nothing is cloned.
+    let own = Rc::make_mut(&mut request.head);
+    let head = match head::admit(own, client) {
+        Ok(head) => head,
         Err(reason) => {
-            lane.note_made(reason, &client, words.as_deref(), started);
-            answer::made(reason)
+            lane.note_made(reason, client, Some(own), started);
+            return answer::made(reason);
         }
     };
-    if lane.is_draining() && !http2 && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    // Before any route: an authority asks whether a name is ours, whatever becomes of its requests.
+    if let Some(proof) = lane.shared.keyring.issued().answer_for(own.target()) {
+        return answer::proof(proof);
     }
-    response
+    let names = lane.watched().names(&mut own.fields);
+    let attempts = Attempts::new(&own.method, !request.body.is_empty());
+    let (lane, client) = (lane.clone(), client.clone());
+    let passage = Passage { lane, client, head, started, busy, attempts, arm: None, unit: None, has_waited: false, cookie: None, names };
+    passage.run(request).await
 }
 
 impl Passage {
-    async fn run(mut self, mut request: Request<RequestBody>) -> Response<AnswerBody> {
+    async fn run(mut self, mut request: Request) -> Answer {
         let (mut hold_until, mut place) = (None, None);
         loop {
             let table = self.lane.table();
-            let routed = match self.route(&table, &request) {
+            let routed = match self.route(&table, &request.head) {
                 Ok(routed) => routed,
-                Err(reason) => return self.made(reason),
+                Err(reason) => return self.made(&request.head, reason),
             };
             match &table.services[routed.service].mode {
                 Mode::Serve => place = None,
                 Mode::Maintenance { .. } => {
                     let page = table.services[routed.service].maintenance.clone();
-                    self.note(Reason::Maintenance);
+                    self.note(&request.head, Reason::Maintenance);
                     return answer::maintenance(page);
                 }
                 Mode::Hold { wait_max_ms, queue_max } => {
@@ -132,25 +106,24 @@ impl Passage {
                     self.has_waited = true;
                     match self.hold(&table, routed, until, *queue_max, &mut place).await {
                         Ok(()) => continue,
-                        Err(reason) => return self.made(reason),
+                        Err(reason) => return self.made(&request.head, reason),
                     }
                 }
             }
-            request = match self.attempt(&table, routed, request).await {
-                Attempt::Answered(mut response) => {
+            match self.attempt(&table, routed, &mut request).await {
+                Attempt::Answered(mut answer) => {
                     if let Some(cookie) = self.cookie {
-                        response.headers_mut().append(header::SET_COOKIE, *cookie);
+                        answer.head.fields.push(Known::SetCookie, cookie.as_bytes());
                     }
-                    return response;
+                    return answer;
                 }
-                Attempt::Again(request) => request,
-            };
+                Attempt::Again => {}
+            }
         }
     }
 
-    fn route(&self, table: &Table, request: &Request<RequestBody>) -> Result<Routed, Reason> {
-        let wanted = request.headers().get(model::VERSION_FIELD).map(HeaderValue::as_bytes);
-        table.route(&self.client.listener, &self.head.host, request.uri().path(), wanted)
+    fn route(&self, table: &Table, head: &RequestHead) -> Result<Routed, Reason> {
+        table.route(&self.client.listener, &self.head.host, head.path(), head.fields.get_named(model::VERSION_FIELD))
     }
 
     /// Waits for the next table, in the place that was taken at the first wait.
@@ -185,24 +158,26 @@ impl Passage {
         }
     }
 
-    async fn attempt(&mut self, table: &Table, routed: Routed, mut request: Request<RequestBody>) -> Attempt {
+    #[allow(clippy::redundant_allocation)] // as the lane has it
+    async fn attempt(&mut self, table: &Rc<Arc<Table>>, routed: Routed, request: &mut Request) -> Attempt {
         let service = &table.services[routed.service];
         if routed.only.is_none() && service.arms.is_empty() {
-            return Attempt::Answered(self.made(Reason::NothingDeployed));
+            return Attempt::Answered(self.made(&request.head, Reason::NothingDeployed));
         }
         if routed.only.is_none() && self.arm.is_none() {
-            self.draw(service, request.headers());
+            self.draw(service, &request.head.fields);
         }
         if service.mirror.is_some() && routed.only.is_none() && self.head.upgrade.is_none() && self.attempts.is_first() {
             // Its own request does not wait for it.
-            if let Some(copied) = Copied::of(&self.lane, service, &request) {
-                request.body_mut().copy_to(copied);
+            if let Some(copied) = Copied::of(&self.lane, table, routed.service, &request.head) {
+                request.body.copy_to(copied);
             }
         }
         let arm = self.arm.unwrap_or(0);
-        let picked = if self.attempts.exhausted() { None } else { service.pick(routed.only, arm, self.attempts.tried(), now_ms()) };
+        let picked =
+            if self.attempts.exhausted() { None } else { service.pick(routed.only, arm, self.attempts.tried(), self.lane.clock.now_ms()) };
         let Some((index, target)) = picked else {
-            return Attempt::Answered(self.no_target_left());
+            return Attempt::Answered(self.no_target_left(&request.head));
         };
         let version = &service.versions[index];
         if let Some(unit) = self.unit.as_mut().filter(|_| service.arms.get(arm).is_some_and(|(_, drawn)| *drawn != index)) {
@@ -210,12 +185,17 @@ impl Passage {
             unit.failed();
         }
         // No await since the table was read: a switch that this thread acknowledged cannot lie between.
-        let chosen = Chosen { claim: Claim::new(&target.live), counts: version.counts.clone() };
+        let chosen = Chosen::new(table, routed.service, index, target);
+        let claim = chosen.claim();
         self.attempts.begin_round();
         let number = target.live.number;
-        let (sender, reused) = match self.lane.lines.take(number) {
+        let trust = service.trust.as_ref();
+        let announces = service.announces.map(|version| self.client.announcement(version));
+        let wanted = Wanted { target: number, trust, announces };
+        let idle = poll_fn(|cx| Poll::Ready(self.lane.lines.take(&wanted, cx))).await;
+        let (sender, reused) = match idle {
             Some(sender) => (sender, true),
-            None => match self.lane.lines.connect(number, target.address).await {
+            None => match self.lane.lines.connect(&wanted, target.address).await {
                 Ok(sender) => (sender, false),
                 Err(error) => {
                     // A lack of ours says nothing about the target.
@@ -223,25 +203,25 @@ impl Passage {
                         target.live.failed();
                     }
                     self.attempts.connect_failed(number);
-                    self.attempts.failed_on(chosen.counts, target.live.clone());
-                    return Attempt::Again(request);
+                    self.attempts.failed_on(chosen);
+                    return Attempt::Again;
                 }
             },
         };
-        if !reused && !self.still_permitted(table, &request, &version.name, number) {
-            return Attempt::Again(request);
+        if !reused && !self.still_permitted(table, &request.head, &version.name, number) {
+            return Attempt::Again;
         }
         sender.line.limits(service.response_header_timeout_ms, service.stream_idle_timeout_ms);
-        self.send(chosen, sender, reused, target.address, request).await
+        self.send(chosen, claim, sender, reused, target.address, request).await
     }
 
     /// Between two arms; counted in the epoch that this table has.
-    fn draw(&mut self, service: &Service, headers: &HeaderMap) {
-        if let Some(name) = service.stale_cookie.as_deref().filter(|name| cohort::cookie(headers, name).is_some()) {
-            self.cookie = HeaderValue::try_from(format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")).ok().map(Box::new);
+    fn draw(&mut self, service: &Service, fields: &Fields) {
+        if let Some(name) = service.stale_cookie.as_deref().filter(|name| cohort::cookie(fields, name).is_some()) {
+            self.cookie = Some(format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax").into());
         }
         if let Some(cohorts) = &service.cohorts {
-            return self.draw_client(service, cohorts, headers);
+            return self.draw_client(service, cohorts, fields);
         }
         self.arm = service.draw();
         if let (Some(arm @ 0..=1), Some(epoch)) = (self.arm, &service.epoch) {
@@ -255,11 +235,11 @@ impl Passage {
         if self.has_waited || !self.attempts.is_first() { Instant::now() } else { self.started }
     }
 
-    fn draw_client(&mut self, service: &Service, cohorts: &Cohorts, headers: &HeaderMap) {
-        let key = cohorts.client(headers, self.client.peer.ip());
+    fn draw_client(&mut self, service: &Service, cohorts: &Cohorts, fields: &Fields) {
+        let key = cohorts.client(fields, self.client.address(fields));
         self.arm = service.arm_at(|| key.place);
         if let (StickyBy::Cookie(name), Some(value)) = (&cohorts.sticky.by, &key.new_cookie) {
-            self.cookie = HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax")).ok().map(Box::new);
+            self.cookie = Some(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax").into());
         }
         if let (Some(arm @ 0..=1), Some(epoch)) = (self.arm, &service.epoch) {
             let now = self.now();
@@ -268,12 +248,12 @@ impl Passage {
     }
 
     /// After an await the table may have changed under the claim.
-    fn still_permitted(&self, old: &Table, request: &Request<RequestBody>, version: &model::VersionName, target: u64) -> bool {
+    fn still_permitted(&self, old: &Table, head: &RequestHead, version: &model::VersionName, target: u64) -> bool {
         let table = self.lane.table();
         if std::ptr::eq(old, &**table) {
             return true;
         }
-        let Ok(routed) = self.route(&table, request) else {
+        let Ok(routed) = self.route(&table, head) else {
             return false;
         };
         let service = &table.services[routed.service];
@@ -283,62 +263,83 @@ impl Passage {
     async fn send(
         &mut self,
         chosen: Chosen,
-        mut sender: Sender,
+        claim: Claim,
+        mut sender: Box<Sender>,
         reused: bool,
         address: std::net::SocketAddr,
-        mut request: Request<RequestBody>,
+        request: &mut Request,
     ) -> Attempt {
-        if !request.headers().contains_key(header::HOST) {
+        if !request.head.fields.has(Known::Host) {
             // Only an HTTP/1.0 client may leave it out; the target's connection is HTTP/1.1.
-            if let Ok(value) = HeaderValue::try_from(address.to_string()) {
-                request.headers_mut().insert(header::HOST, value);
-            }
+            Rc::make_mut(&mut request.head).fields.push(Known::Host, address.to_string().as_bytes());
         }
-        if let Some(protocol) = &self.head.upgrade {
-            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            request.headers_mut().insert(header::UPGRADE, protocol.clone());
+        if let Some(protocol) = self.head.upgrade.as_ref().filter(|_| !request.head.fields.has(Known::Upgrade)) {
+            let fields = &mut Rc::make_mut(&mut request.head).fields;
+            fields.set(Known::Connection, b"upgrade");
+            fields.push(Known::Upgrade, protocol);
         }
-        let spare = if reused { self.attempts.spare(&request) } else { None };
-        request.body_mut().goes_over(&sender.line);
         // Made before: a client that leaves meanwhile ends this future, and its request is counted all the same.
-        let ticket = self.ticket(chosen, Reason::ClientLeft.status().as_u16());
-        match sender.send.try_send_request(request).await {
-            Ok(response) => {
-                ticket.target.succeeded();
-                Attempt::Answered(respond::respond(self, ticket, sender, response))
+        let ticket = self.ticket(chosen, claim, &request.head, Reason::ClientLeft.status().as_u16());
+        sender.start(&request.head, std::mem::replace(&mut request.body, RequestBody::none()));
+        match self.answer(&mut sender, &request.head).await {
+            Ok(head) => {
+                ticket.chosen.live().succeeded();
+                Attempt::Answered(respond::respond(self, ticket, sender, head))
             }
-            Err(mut error) => self.unanswered(ticket, &sender, error.take_message(), spare),
+            Err(lost) => self.unanswered(ticket, &mut sender, reused, lost, request),
         }
     }
 
-    fn unanswered(&mut self, mut ticket: Ticket, sender: &Sender, unsent: Option<Request<RequestBody>>, spare: Option<Spare>) -> Attempt {
+    async fn answer(&self, sender: &mut Sender, head: &RequestHead) -> Result<AnswerHead, Lost> {
+        // Whom answers before the last one reach; HTTP/1.0 has none.
+        let conversation = self.client.conversation().filter(|_| !head.is_http10);
+        poll_fn(|cx| {
+            let mut has_news = false;
+            let polled = sender.poll_answer(cx, &head.method, |status, fields| {
+                if let Some(conversation) = conversation {
+                    let mut fields = fields.clone();
+                    head::remove_hop_by_hop(&mut fields);
+                    conversation.inform(status, &fields);
+                    has_news = true;
+                }
+            });
+            if let Some(conversation) = conversation.filter(|_| has_news) {
+                conversation.push(cx);
+            }
+            polled
+        })
+        .await
+    }
+
+    fn unanswered(&mut self, mut ticket: Ticket, sender: &mut Sender, reused: bool, lost: Lost, request: &mut Request) -> Attempt {
         let reason = match sender.line.broken() {
             Some(Broken::ResponseTimeout | Broken::AnswerStalled | Broken::TargetStalled) => Reason::ResponseTimeout,
             Some(Broken::RequestStalled) => Reason::RequestStalled,
             Some(Broken::ClientBody) => Reason::BadRequest,
             Some(Broken::Cut) => Reason::Cut,
+            Some(Broken::ClientStalled) | None if lost == Lost::Misunderstood => Reason::BadAnswer,
             Some(Broken::ClientStalled) | None => Reason::TargetReset,
         };
-        // What has begun to be answered was received: it is not sent again.
-        let spare = spare.filter(|_| !sender.line.was_answered());
-        let was_written = unsent.is_none();
-        let again = match reason {
-            Reason::TargetReset | Reason::Cut => unsent.or_else(|| self.attempts.use_spare(spare)),
-            _ => None,
+        let (was_written, was_answered) = (sender.was_written(), sender.was_answered());
+        let is_again = match reason {
+            // What has begun to be answered was received: it is not sent again.
+            Reason::TargetReset | Reason::Cut => !was_written || reused && !was_answered && self.attempts.may_repeat(),
+            _ => false,
         };
-        if let Some(request) = again {
-            self.attempts.sent_in_vain(ticket.target.number);
-            self.attempts.failed_on(ticket.counts.clone(), ticket.target.clone());
-            (self.words, self.busy, self.unit) = ticket.goes_on();
-            // A line that was closed when hyper came to it carried nothing; what was written may have been seen.
+        if is_again {
+            request.body = sender.take_back();
+            self.attempts.sent_in_vain(ticket.chosen.live().number);
+            self.attempts.failed_on(ticket.chosen.clone());
+            (self.busy, self.unit) = ticket.goes_on();
+            // A line on which nothing was written carried nothing; what was written may have been seen.
             if let Some(unit) = self.unit.as_mut().filter(|_| was_written) {
                 unit.failed();
             }
-            return Attempt::Again(request);
+            return Attempt::Again;
         }
-        let fault_of_target = matches!(reason, Reason::TargetReset | Reason::ResponseTimeout);
+        let fault_of_target = matches!(reason, Reason::TargetReset | Reason::ResponseTimeout | Reason::BadAnswer);
         if fault_of_target {
-            ticket.target.failed();
+            ticket.chosen.live().failed();
         }
         ticket.status = reason.status().as_u16();
         ticket.bad = fault_of_target || reason == Reason::Cut;
@@ -347,45 +348,46 @@ impl Passage {
         Attempt::Answered(answer::made(reason))
     }
 
-    fn no_target_left(&mut self) -> Response<AnswerBody> {
-        let Some((counts, live)) = self.attempts.last_choice() else {
-            return self.made(Reason::NoTarget);
+    fn no_target_left(&mut self, head: &Rc<RequestHead>) -> Answer {
+        let Some(chosen) = self.attempts.last_choice() else {
+            return self.made(head, Reason::NoTarget);
         };
         let reason = Reason::ConnectFailed;
-        let mut ticket = self.ticket(Chosen { claim: Claim::new(&live), counts }, reason.status().as_u16());
+        let claim = chosen.claim();
+        let mut ticket = self.ticket(chosen, claim, head, reason.status().as_u16());
         ticket.bad = true;
         ticket.reason = Some(reason);
         self.lane.count_made(reason);
         answer::made(reason)
     }
 
-    fn ticket(&mut self, chosen: Chosen, status: u16) -> Ticket {
+    fn ticket(&mut self, chosen: Chosen, claim: Claim, head: &Rc<RequestHead>, status: u16) -> Ticket {
         Ticket {
             lane: self.lane.clone(),
             client: self.client.clone(),
-            target: chosen.claim.target().clone(),
-            claim: Some(chosen.claim),
-            counts: chosen.counts,
+            chosen,
+            claim: Some(claim),
             started: self.started,
             to_head: None,
+            is_whole: false,
             unit: self.unit.take(),
             status,
             bytes: 0,
             bad: false,
             reason: Some(Reason::ClientLeft),
-            words: self.words.take(),
+            words: self.lane.logs().then(|| head.clone()),
             busy: self.busy.take(),
             counts_once: true,
             names: self.names,
         }
     }
 
-    fn note(&self, reason: Reason) {
-        self.lane.note_made(reason, &self.client, self.words.as_deref(), self.started);
+    fn note(&self, head: &RequestHead, reason: Reason) {
+        self.lane.note_made(reason, &self.client, Some(head), self.started);
     }
 
-    fn made(&mut self, reason: Reason) -> Response<AnswerBody> {
-        self.note(reason);
+    fn made(&mut self, head: &RequestHead, reason: Reason) -> Answer {
+        self.note(head, reason);
         if let Some(unit) = self.unit.as_mut().filter(|_| reason != Reason::ClientLeft) {
             unit.failed();
         }
@@ -402,6 +404,6 @@ fn is_ours(error: &std::io::Error) -> bool {
 }
 
 enum Attempt {
-    Answered(Response<AnswerBody>),
-    Again(Request<RequestBody>),
+    Answered(Answer),
+    Again,
 }

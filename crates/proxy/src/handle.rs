@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use model::{ListenerName, ReleaseId, ServiceName, Snapshot, TargetId, VersionName};
 use telemetry::{CellCounts, LogWriter, RequestEnded};
+use tls::Keyring;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::black_box;
@@ -28,6 +30,7 @@ use crate::table::Table;
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(5);
 /// A data thread that did not tick for so long counts as gone.
 const SILENT_S: u64 = 5;
+const TUNNELS_END_WITHIN_MAX: Duration = Duration::from_secs(10);
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// After a kill, sockets close at the lanes' next turn.
 const KILL_MAX: Duration = Duration::from_secs(1);
@@ -81,23 +84,32 @@ impl Proxy {
     pub fn start(config: Config) -> io::Result<Proxy> {
         let log = config.access_log.map(|(settings, path)| LogWriter::open(settings, &path)).transpose()?;
         let (commands, inboxes): (Vec<_>, Vec<_>) = (0..config.threads.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
-        let shared = Arc::new(Shared::new(commands, log));
+        let shared = Arc::new(Shared::new(commands, log, Keyring::start()?));
         let proxy = Proxy { inner: Arc::new(Inner { shared: shared.clone() }) };
         let slots = match &config.black_box {
             Some(memory) => black_box::open(memory, inboxes.len())?,
             None => Vec::new(),
         };
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (built, is_built) = std::sync::mpsc::channel();
             let (shared, slot) = (shared.clone(), slots.get(index).copied());
             std::thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
                 fastrand::seed(random_seed());
                 if let Some(slot) = slot {
                     black_box::use_slot(slot);
                 }
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, async move { Lane::new(index, shared).run(inbox).await });
+                // It belongs to the thread that makes it.
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                let (runtime, error) = match runtime {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                let _ = built.send(error);
+                if let Some(runtime) = runtime {
+                    runtime.block_on(async move { Lane::new(index, shared).run(inbox).await });
+                }
             })?;
+            is_built.recv().map_err(io::Error::other)??;
         }
         Ok(proxy)
     }
@@ -144,7 +156,7 @@ impl Proxy {
     fn send_table(&self, snapshot: &Snapshot) -> Vec<oneshot::Receiver<()>> {
         let shared = &self.inner.shared;
         let mut registry = shared.registry();
-        let table = Arc::new(Table::compile(snapshot, &mut *registry));
+        let table = Arc::new(Table::compile(snapshot, &mut *registry, &shared.keyring));
         let send = |lane: &mpsc::UnboundedSender<Command>| {
             let (acknowledge, acknowledged) = oneshot::channel();
             let _ = lane.send(Command::Install(table.clone(), acknowledge));
@@ -190,6 +202,20 @@ impl Proxy {
         running
     }
 
+    /// WebSockets of the version get a close frame (1012, "service restart"), each at its own moment within this time. Asked again,
+    /// those that were asked keep their moment. Tunnels of other protocols stay.
+    pub fn end_tunnels(&self, service: &ServiceName, version: &VersionName, within: Duration) {
+        let targets: Vec<u64> = self.inner.shared.registry().of(service, version).map(|live| live.number).collect();
+        self.tell(|| Command::EndTunnels(Some(targets.clone()), within));
+    }
+
+    /// The same for one target.
+    pub fn end_tunnels_of(&self, target: &TargetId, within: Duration) {
+        if let Some(live) = self.inner.shared.registry().known(target) {
+            self.tell(|| Command::EndTunnels(Some(vec![live.number]), within));
+        }
+    }
+
     pub fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts {
         let counts = self.inner.shared.registry().counts.get(&(service.clone(), version.clone())).cloned();
         counts.map(|counts| counts.read()).unwrap_or_default()
@@ -218,6 +244,11 @@ impl Proxy {
         counts.map(|counts| counts.read()).unwrap_or_default()
     }
 
+    /// Certificates of listeners, trust in targets, tickets.
+    pub fn keyring(&self) -> &Keyring {
+        &self.inner.shared.keyring
+    }
+
     /// In Prometheus' text format.
     pub fn metrics(&self) -> String {
         metrics::text(&self.inner.shared)
@@ -230,7 +261,12 @@ impl Proxy {
         let shared = &self.inner.shared;
         shared.begin_drain(idle_grace.as_millis() as u64);
         self.tell(|| Command::DrainBegan);
-        if self.empties_within(limit).await {
+        let farewells = tunnels_end_within(limit);
+        if self.empties_within(limit - farewells).await {
+            return 0;
+        }
+        self.tell(|| Command::EndTunnels(None, farewells));
+        if self.empties_within(farewells).await {
             return 0;
         }
         let cut = shared.connections();
@@ -255,6 +291,11 @@ impl Proxy {
             let _ = lane.send(command());
         }
     }
+}
+
+/// The last part of a drain belongs to the farewells of tunnels: long enough that their clients do not come back all at once.
+pub fn tunnels_end_within(drain: Duration) -> Duration {
+    (drain / 3).min(TUNNELS_END_WITHIN_MAX)
 }
 
 /// From the operating system, another one for each thread: equal seeds would draw the same arms everywhere.

@@ -1,281 +1,295 @@
 //! Heads of requests and answers, checked and cleaned: what must not pass from one connection to the next.
 //!
-//! **Invariant**: framing is never copied; hyper frames each message anew. A `Connection` field cannot name fields away
+//! **Invariant**: framing is never copied; each message is framed anew (`http1`). A `Connection` field cannot name fields away
 //! that routing, authentication or we rely on.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Uri, Version};
-use http_body::Body;
-use hyper::body::Incoming;
+use http::Method;
+use http1::{Fields, Known, RequestHead, has_token};
 
 use crate::client::Client;
 use crate::reason::Reason;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-const VIA: HeaderValue = HeaderValue::from_static("1.1 changeover");
+const VIA_LINE: &[u8] = b"via: 1.1 changeover\r\n";
 const PSEUDONYM: &str = "changeover";
 /// A request that passed here so often goes in circles.
 const HOPS_MAX: usize = 10;
 
+/// What routing and the answer must know of a request.
 pub(crate) struct Head {
     /// The host for routing: lower case, without port; empty when an HTTP/1.0 client named none.
-    pub(crate) host: String,
+    pub(crate) host: Vec<u8>,
     /// The protocol that the client wants to switch to.
-    pub(crate) upgrade: Option<HeaderValue>,
+    pub(crate) upgrade: Option<Box<[u8]>>,
     /// `TE: trailers`.
     pub(crate) trailers: bool,
-    pub(crate) is_http10: bool,
 }
 
 /// Checks a client's request and makes it fit to be sent to a target.
-pub(crate) fn admit(request: &mut Request<Incoming>, client: &Client) -> Result<Head, Reason> {
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+pub(crate) fn admit(request: &mut RequestHead, client: &Client) -> Result<Head, Reason> {
+    if matches!(request.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::MethodNotAllowed);
     }
-    let has_body = !request.body().is_end_stream();
-    let old = request.version() < Version::HTTP_11;
-    let (host, method) = (settle_host(request)?, request.method().clone());
-    let headers = request.headers_mut();
-    check_framing(headers, has_body)?;
-    check_expectation(headers)?;
-    if method == Method::OPTIONS {
-        count_down_forwards(headers)?;
+    let host = settle_host(request, client.is_http2())?;
+    let has_body = !request.framing.is_empty();
+    let fields = &mut request.fields;
+    check_expectation(fields)?;
+    if request.method == Method::OPTIONS {
+        count_down_forwards(fields)?;
     }
-    let upgrade = wanted_upgrade(headers);
+    let upgrade = wanted_upgrade(fields);
     if upgrade.is_some() && has_body {
         return Err(Reason::BadRequest);
     }
-    let upgrade = upgrade.filter(|_| !old && !client.is_http2());
-    let trailers = headers.get(header::TE).is_some_and(|te| has_token(te, "trailers"));
-    remove_hop_by_hop(headers);
-    settle_trailer_names(headers);
-    headers.remove(HTTP2_SETTINGS);
+    let upgrade = upgrade.filter(|_| !request.is_http10 && !client.is_http2());
+    let trailers = fields.get(Known::Te).is_some_and(|te| has_token(te, "trailers"));
+    remove_hop_by_hop(fields);
+    settle_trailer_names(fields);
     if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-    }
-    if has_body && !headers.contains_key(header::CONTENT_LENGTH) {
-        // Said outright, because hyper drops a GET's body of unknown length otherwise.
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        fields.push(Known::Te, b"trailers");
+        fields.push(Known::Connection, b"te");
     }
     if client.is_http2() {
-        join_cookies(headers);
+        join_cookies(fields);
     }
-    name_forwarder(headers, client);
-    count_hops(headers)?;
-    *request.version_mut() = Version::HTTP_11;
-    Ok(Head { host, upgrade, trailers, is_http10: old })
+    name_forwarder(fields, client);
+    count_hops(fields)?;
+    Ok(Head { host, upgrade, trailers })
 }
 
-/// One authority, from the URI if it has one, as the `Host` field; the URI in origin form.
-fn settle_host(request: &mut Request<Incoming>) -> Result<String, Reason> {
-    let mut fields = request.headers().get_all(header::HOST).iter();
-    let field = fields.next().cloned();
-    if fields.next().is_some() {
+/// One authority, from the target if it has one, as the `Host` field; the target in origin form.
+fn settle_host(request: &mut RequestHead, is_http2: bool) -> Result<Vec<u8>, Reason> {
+    let field = request.fields.get(Known::Host);
+    if request.fields.all(Known::Host).nth(1).is_some() {
         return Err(Reason::BadRequest);
     }
-    let http2 = request.version() == Version::HTTP_2;
-    // RFC 9112 §3.2: HTTP/1.1 names its host in any case, validly; the authority form is CONNECT's.
-    let is_http1 = !http2 && request.version() == Version::HTTP_11;
-    let is_valid = field.as_ref().is_none_or(|field| host_name(field.as_bytes()).is_some());
-    let has_authority_alone = request.uri().authority().is_some() && request.uri().scheme().is_none();
-    if !is_valid || is_http1 && (field.is_none() || has_authority_alone) {
-        return Err(Reason::BadRequest);
-    }
-    let authority = request.uri().authority().map(|authority| HeaderValue::from_str(authority.as_str()));
-    let value = match (authority, field) {
-        (Some(Err(_)), _) => return Err(Reason::BadRequest),
-        (Some(Ok(authority)), Some(field)) if http2 && !field.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
-            return Err(Reason::BadRequest);
-        }
-        (Some(Ok(authority)), _) => authority,
-        (None, Some(field)) => field,
-        (None, None) if request.version() < Version::HTTP_11 => return Ok(String::new()),
-        (None, None) => return Err(Reason::BadRequest),
+    let authority = request.authority();
+    let host = match (authority, field) {
+        // RFC 9112 §3.2: HTTP/1.1 names its host in any case, validly.
+        (Some(_), None) if !is_http2 && !request.is_http10 => return Err(Reason::BadRequest),
+        (Some(authority), Some(field)) if is_http2 && !field.eq_ignore_ascii_case(authority) => return Err(Reason::BadRequest),
+        (Some(_), Some(field)) if host_name(field).is_none() => return Err(Reason::BadRequest),
+        (Some(authority), _) => host_name(authority),
+        (None, Some(field)) => host_name(field),
+        (None, None) if request.is_http10 => Some(Vec::new()),
+        (None, None) => None,
     };
-    let host = host_name(value.as_bytes()).ok_or(Reason::BadRequest)?;
-    if request.uri().authority().is_some() {
-        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
-        request.headers_mut().insert(header::HOST, value);
+    let host = host.ok_or(Reason::BadRequest)?;
+    // The authority form is CONNECT's.
+    let star = request.target() == b"*" && request.method == Method::OPTIONS;
+    if !request.target().starts_with(b"/") && !star {
+        return Err(Reason::BadRequest);
     }
-    let path = request.uri().path();
-    let star = path == "*" && *request.method() == Method::OPTIONS;
-    if path.starts_with('/') || star { Ok(host) } else { Err(Reason::BadRequest) }
+    if let Some(authority) = request.authority().map(<[u8]>::to_vec) {
+        request.fields.set(Known::Host, &authority);
+    }
+    Ok(host)
 }
 
 /// `uri-host [":" port]` to the host in lower case; `None` when malformed.
-pub(crate) fn host_name(field: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(field).ok()?;
-    let (host, port) = match text.strip_prefix('[') {
+pub(crate) fn host_name(field: &[u8]) -> Option<Vec<u8>> {
+    let length = match field.strip_prefix(b"[") {
         Some(rest) => {
-            let (inside, after) = rest.split_once(']')?;
-            inside.parse::<std::net::Ipv6Addr>().ok()?;
-            (&text[..inside.len() + 2], after)
+            let inside = rest.iter().position(|byte| *byte == b']')?;
+            std::str::from_utf8(&rest[..inside]).ok()?.parse::<std::net::Ipv6Addr>().ok()?;
+            inside + 2
         }
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
+        None => field.iter().position(|byte| *byte == b':').unwrap_or(field.len()),
     };
-    if let Some(port) = port.strip_prefix(':') {
-        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits || (!port.is_empty() && port.parse::<u16>().is_err()) {
-            return None;
+    let (host, port) = field.split_at(length);
+    match port.split_first() {
+        None => {}
+        Some((b':', digits)) => {
+            let number = digits.iter().try_fold(0u32, |number, digit| {
+                let number = digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'))?;
+                (number <= u32::from(u16::MAX)).then_some(number)
+            });
+            number?;
         }
-    } else if !port.is_empty() {
-        return None;
+        Some(_) => return None,
     }
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%[]:".contains(&byte);
-    (!host.is_empty() && host.bytes().all(valid)).then(|| host.to_ascii_lowercase())
+    (!host.is_empty() && host.iter().fold(true, |all, byte| all & IN_HOST[*byte as usize])).then(|| host.to_ascii_lowercase())
 }
 
-fn check_framing(headers: &HeaderMap, has_body: bool) -> Result<(), Reason> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
-        return Ok(());
-    };
-    let chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    match codings.next() {
-        None if chunked(coding) => {
-            debug_assert!(has_body || !headers.contains_key(header::CONTENT_LENGTH), "hyper drops a length beside a coding");
-            Ok(())
-        }
-        None => Err(Reason::UnsupportedCoding),
-        Some(_) => Err(Reason::BadRequest),
+/// What stands in a host (RFC 3986 §3.2.2), with the brackets of an address.
+const IN_HOST: [bool; 256] = {
+    let (mut allowed, mut byte, marks) = ([false; 256], 0, b"-._~!$&'()*+,;=%[]:");
+    while byte < 256 {
+        allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
     }
-}
+    let mut mark = 0;
+    while mark < marks.len() {
+        allowed[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    allowed
+};
 
-fn check_expectation(headers: &mut HeaderMap) -> Result<(), Reason> {
-    let Some(expected) = headers.remove(header::EXPECT) else {
+fn check_expectation(fields: &mut Fields) -> Result<(), Reason> {
+    let Some(expected) = fields.get(Known::Expect) else {
         return Ok(());
     };
-    // hyper sends the 100 when the body is first read, and that is after a line to a target exists.
-    let known = expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if known { Ok(()) } else { Err(Reason::ExpectationFailed) }
+    // The 100 goes out when the body is first read, and that is after a line to a target exists.
+    let is_known = expected.eq_ignore_ascii_case(b"100-continue");
+    fields.remove(Known::Expect);
+    if is_known { Ok(()) } else { Err(Reason::ExpectationFailed) }
 }
 
 /// RFC 9110 §7.6.2.
-fn count_down_forwards(headers: &mut HeaderMap) -> Result<(), Reason> {
-    let Some(left) = headers.get(header::MAX_FORWARDS) else {
+fn count_down_forwards(fields: &mut Fields) -> Result<(), Reason> {
+    let Some(left) = fields.get(Known::MaxForwards) else {
         return Ok(());
     };
-    let left: u32 = left.to_str().ok().and_then(|left| left.trim().parse().ok()).ok_or(Reason::BadRequest)?;
+    let left: u32 = std::str::from_utf8(left).ok().and_then(|left| left.parse().ok()).ok_or(Reason::BadRequest)?;
     let left = left.checked_sub(1).ok_or(Reason::LastHop)?;
-    headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+    fields.set(Known::MaxForwards, left.to_string().as_bytes());
     Ok(())
 }
 
-fn has_token(value: &HeaderValue, token: &str) -> bool {
-    let mut tokens = value.to_str().unwrap_or_default().split(',');
-    tokens.any(|part| part.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(token))
-}
-
 /// h2c is not offered: HTTP/2 in clear needs no upgrade, and the target's side would be another protocol.
-fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE)?;
-    let asked = headers.get_all(header::CONNECTION).iter().any(|value| has_token(value, "upgrade"));
-    (asked && !has_token(upgrade, "h2c")).then(|| upgrade.clone())
+fn wanted_upgrade(fields: &Fields) -> Option<Box<[u8]>> {
+    let upgrade = fields.get(Known::Upgrade)?;
+    let asked = fields.all(Known::Connection).any(|value| has_token(value, "upgrade"));
+    (asked && !has_token(upgrade, "h2c")).then(|| upgrade.into())
 }
 
-/// Fields that a `Connection` field may not name away.
-fn is_protected(name: &HeaderName) -> bool {
-    let listed = [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE, header::VIA];
-    listed.contains(name) || name.as_str().starts_with("x-forwarded-") || name.as_str().starts_with("x-changeover-")
+/// Fields that a `Connection` field may not name away; `name` in lower case.
+fn is_protected(name: &[u8]) -> bool {
+    let listed: [&[u8]; 6] = [b"host", b"content-length", b"authorization", b"cookie", b"set-cookie", b"via"];
+    listed.contains(&name) || is_claim(name) || name.starts_with(b"x-changeover-")
 }
 
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .filter(|name| !is_protected(name))
-            .collect();
-        headers.remove(header::CONNECTION);
-        for name in named {
-            headers.remove(name);
-        }
+/// Of one connection only (RFC 9110 §7.6.1); `Transfer-Encoding` is no field here.
+const HOP_BY_HOP: [Known; 8] = [
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Te,
+    Known::Upgrade,
+    Known::ProxyAuthenticate,
+    Known::ProxyAuthorization,
+    Known::Http2Settings,
+];
+
+pub(crate) fn remove_hop_by_hop(fields: &mut Fields) {
+    if fields.has(Known::Connection) {
+        let lists = fields.all(Known::Connection).flat_map(|value| value.split(|byte| *byte == b','));
+        let named: Vec<Vec<u8>> = lists.map(|name| name.trim_ascii().to_ascii_lowercase()).filter(|name| !is_protected(name)).collect();
+        fields.retain(|field| !named.iter().any(|name| name == field.name));
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-    ] {
-        headers.remove(name);
+    if fields.has_any(&HOP_BY_HOP) {
+        fields.retain(|field| !HOP_BY_HOP.contains(&field.known));
     }
 }
 
 /// Nothing in a trailer may change how a message is framed, routed or authenticated (RFC 9110 §6.5.1).
-fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
-    let listed = [header::HOST, header::TE, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
-    let more = [header::TRAILER, header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE, header::CACHE_CONTROL];
-    listed.contains(name) || more.contains(name) || name.as_str().starts_with("content-") || is_protected(name)
+fn is_forbidden_in_trailers(name: &[u8]) -> bool {
+    let listed: [&[u8]; 6] = [b"te", b"connection", b"transfer-encoding", b"upgrade", b"trailer", b"cache-control"];
+    listed.contains(&name) || name.starts_with(b"content-") || is_protected(name)
 }
 
-/// The trailers of a request that its client announced pass, the others do not: hyper sends on only what `Trailer` names.
-fn settle_trailer_names(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::TRAILER) {
+/// The trailers of a request that its client announced pass, the others do not.
+fn settle_trailer_names(fields: &mut Fields) {
+    if !fields.has(Known::Trailer) {
         return;
     }
-    let fields = headers.get_all(header::TRAILER).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let names = fields.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).filter(|name| !is_forbidden_in_trailers(name));
-    let settled = names.map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join(", ");
-    headers.remove(header::TRAILER);
-    if let Ok(settled) = HeaderValue::try_from(settled)
-        && !settled.is_empty()
-    {
-        headers.insert(header::TRAILER, settled);
+    let lists = fields.all(Known::Trailer).flat_map(|value| value.split(|byte| *byte == b','));
+    let names = lists.map(|name| name.trim_ascii().to_ascii_lowercase());
+    let is_fit = |name: &Vec<u8>| http::HeaderName::from_bytes(name).is_ok() && !is_forbidden_in_trailers(name);
+    let settled = names.filter(is_fit).collect::<Vec<_>>().join(&b", "[..]);
+    fields.remove(Known::Trailer);
+    if !settled.is_empty() {
+        fields.push(Known::Trailer, &settled);
     }
 }
 
-pub(crate) fn filter_trailers(trailers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = trailers.keys().filter(|name| is_forbidden_in_trailers(name)).cloned().collect();
-    names.into_iter().for_each(|name| drop(trailers.remove(name)));
+/// Leaves what may pass. `announced`: the list that names those that do; without one, all do.
+pub(crate) fn filter_trailers(trailers: &mut Fields, announced: Option<&[u8]>) {
+    let is_announced = |name: &[u8]| announced.is_none_or(|list| list.split(|byte| *byte == b',').any(|one| one.trim_ascii() == name));
+    trailers.retain(|field| !is_forbidden_in_trailers(field.name) && is_announced(field.name));
 }
 
 /// HTTP/2 may split the cookie field; HTTP/1.1 may not (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+fn join_cookies(fields: &mut Fields) {
+    if fields.all(Known::Cookie).nth(1).is_none() {
         return;
     }
-    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(header::COOKIE, joined);
-    }
+    let joined = fields.all(Known::Cookie).collect::<Vec<_>>().join(&b"; "[..]);
+    fields.set(Known::Cookie, &joined);
 }
 
 /// Replaced, not appended: whoever connects is not trusted to say who asked before.
-fn name_forwarder(headers: &mut HeaderMap, client: &Client) {
-    let is_claimed = |name: &HeaderName| [header::FORWARDED, REAL_IP].contains(name) || name.as_str().starts_with("x-forwarded-");
-    let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_claimed(name)).cloned().collect();
-    claimed.into_iter().for_each(|name| drop(headers.remove(name)));
-    headers.insert(FORWARDED_FOR, client.forwarded_for());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    if let Some(host) = headers.get(header::HOST).cloned() {
-        headers.insert(FORWARDED_HOST, host);
+fn name_forwarder(fields: &mut Fields, client: &Client) {
+    if client.is_believed() {
+        return pass_on_forwarder(fields, client);
+    }
+    if fields.iter().any(|field| is_claim(field.name)) {
+        fields.retain(|field| !is_claim(field.name));
+    }
+    fields.push_line(Known::XForwardedFor, client.forwarded_for());
+    let proto: &[u8] = if client.is_tls() { b"x-forwarded-proto: https\r\n" } else { b"x-forwarded-proto: http\r\n" };
+    fields.push_line(Known::XForwardedProto, proto);
+    if let Some(identity) = client.identity() {
+        fields.push_line(Known::XForwardedClientCert, identity);
+    }
+    fields.push_again(Known::Host, Known::XForwardedHost);
+}
+
+/// Whoever connects says who asked before, and is believed: what it says is kept, and it is named behind.
+fn pass_on_forwarder(fields: &mut Fields, client: &Client) {
+    // Who the client is by its certificate is for us to say.
+    fields.retain(|field| !is_claim_of_identity(field.name));
+    let mut way: Vec<u8> = fields.all(Known::XForwardedFor).collect::<Vec<_>>().join(&b", "[..]);
+    if !way.is_empty() {
+        way.extend_from_slice(b", ");
+    }
+    way.extend_from_slice(client.peer.ip().to_canonical().to_string().as_bytes());
+    fields.set(Known::XForwardedFor, &way);
+    if !fields.has(Known::XForwardedProto) {
+        fields.push(Known::XForwardedProto, if client.is_tls() { b"https" } else { b"http" });
+    }
+    if let Some(identity) = client.identity() {
+        fields.push_line(Known::XForwardedClientCert, identity);
+    }
+    if !fields.has(Known::XForwardedHost) {
+        fields.push_again(Known::Host, Known::XForwardedHost);
     }
 }
 
-fn count_hops(headers: &mut HeaderMap) -> Result<(), Reason> {
-    if headers.contains_key(header::VIA) {
-        let fields = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
+fn is_claim_of_identity(name: &[u8]) -> bool {
+    is_claim(name)
+        && !matches!(
+            name,
+            b"forwarded" | b"x-real-ip" | b"x-forwarded-for" | b"x-forwarded-proto" | b"x-forwarded-host" | b"x-forwarded-port"
+        )
+}
+
+/// Fields that only a proxy may set; also those of RFC 9440, and those that frame. CGI and its heirs cannot tell `_` from `-`, so
+/// neither do we. `name` in lower case.
+fn is_claim(name: &[u8]) -> bool {
+    // Most names are told by their first letter.
+    if !matches!(name.first(), Some(b'x' | b'f' | b'c' | b't')) {
+        return false;
+    }
+    let starts = |prefix: &[u8]| {
+        let same = |(given, wanted): (&u8, &u8)| given == wanted || *given == b'_' && *wanted == b'-';
+        name.len() >= prefix.len() && name.iter().zip(prefix).all(same)
+    };
+    let is = |known: &[u8]| name.len() == known.len() && starts(known);
+    let frames = is(b"content-length") || is(b"transfer-encoding");
+    name == b"forwarded" || starts(b"x-forwarded-") || is(b"x-real-ip") || is(b"client-cert") || is(b"client-cert-chain") || frames
+}
+
+fn count_hops(fields: &mut Fields) -> Result<(), Reason> {
+    if fields.has(Known::Via) {
         let ours = |hop: &&str| hop.split_whitespace().nth(1) == Some(PSEUDONYM);
-        let hops: usize = fields.map(|field| field.split(',').filter(ours).count()).sum();
+        let lists = fields.all(Known::Via).filter_map(|value| std::str::from_utf8(value).ok());
+        let hops: usize = lists.map(|list| list.split(',').filter(ours).count()).sum();
         if hops >= HOPS_MAX {
             return Err(Reason::Loop);
         }
     }
-    headers.append(header::VIA, VIA);
+    fields.push_line(Known::Via, VIA_LINE);
     Ok(())
 }
 
@@ -285,7 +299,8 @@ mod tests {
 
     #[test]
     fn hosts_are_parsed() {
-        let check = |given: &str, expect: Option<&str>| assert_eq!(host_name(given.as_bytes()).as_deref(), expect, "{given:?}");
+        let check =
+            |given: &str, expect: Option<&str>| assert_eq!(host_name(given.as_bytes()).as_deref(), expect.map(str::as_bytes), "{given:?}");
         check("Example.COM", Some("example.com"));
         check("example.com:8080", Some("example.com"));
         check("example.com:", Some("example.com"));
@@ -295,6 +310,8 @@ mod tests {
         check("a:99999", None);
         check("a:+1", None);
         check("a:1:2", None);
+        check("a:000000000000000080", Some("a"));
+        check("a:65536", None);
         check("user@a", None);
         check("a/b", None);
         check("[::1]x", None);
@@ -302,13 +319,11 @@ mod tests {
 
     #[test]
     fn nominated_fields_go_but_not_the_protected_ones() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [("connection", "x-a, host, x-forwarded-for"), ("x-a", "1"), ("host", "h"), ("x-forwarded-for", "1.1.1.1")] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        let mut fields = Fields::default();
+        for (name, value) in [("connection", "X-A, host, x-forwarded-for"), ("x-a", "1"), ("host", "h"), ("x-forwarded-for", "1.1.1.1")] {
+            fields.push_named(name, value.as_bytes());
         }
-        remove_hop_by_hop(&mut headers);
-        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["host", "x-forwarded-for"]);
+        remove_hop_by_hop(&mut fields);
+        assert_eq!(fields.iter().map(|field| field.name).collect::<Vec<_>>(), [&b"host"[..], b"x-forwarded-for"]);
     }
 }

@@ -5,30 +5,38 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::future::poll_fn;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use http1::RequestHead;
 use model::ListenerName;
 use telemetry::{LogRecord, LogSink};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::admission::{Addresses, Admitted};
 use crate::client::{Client, Signal};
-use crate::clock::{CoarseClock, TICK, second_of};
+use crate::clock::{CoarseClock, DateLine, TICK, second_of};
 use crate::counts::bump;
-use crate::line::{Lines, Sender};
+use crate::exchange::Sender;
+use crate::flood::Flood;
+use crate::line::Lines;
+use crate::number::ByNumber;
 use crate::reason::Reason;
 use crate::serve;
 use crate::shared::Shared;
 use crate::table::Table;
-use crate::ticket::Words;
+use crate::ticket;
 use crate::watched::Watched;
 
 /// A tick this late says more about the machine than about its peers.
 const TICK_LATE_MS: u64 = 1_000;
+/// So many resting connections are asked to end in a tick in which there is no place for new ones.
+const ROOM_A_TICK: usize = 32;
 
 pub(crate) enum Command {
     Install(Arc<Table>, oneshot::Sender<()>),
@@ -36,8 +44,10 @@ pub(crate) enum Command {
     Listen(ListenerName, TcpListener),
     Unlisten(ListenerName),
     /// Accepted by another lane, which has counted it as ours already.
-    Serve(ListenerName, std::net::TcpStream),
+    Serve(ListenerName, std::net::TcpStream, Option<Box<Admitted>>),
     Cut(Vec<u64>),
+    /// Tunnels on these targets, or all, are asked to end within so long.
+    EndTunnels(Option<Vec<u64>>, Duration),
     DrainBegan,
     KillClients,
     Stop,
@@ -52,13 +62,14 @@ pub(crate) struct Lane {
     #[allow(clippy::redundant_allocation)]
     table: RefCell<Rc<Arc<Table>>>,
     changed: Notify,
-    clients: RefCell<HashMap<u64, Rc<Client>>>,
+    clients: RefCell<ByNumber<Rc<Client>>>,
     next_client: Cell<u64>,
     ticked_ms: Cell<u64>,
     /// Copies of requests that run.
     pub(crate) copies: Cell<usize>,
     listeners: RefCell<HashMap<ListenerName, AbortHandle>>,
     log: RefCell<Option<LogSink>>,
+    pub(crate) date: RefCell<DateLine>,
 }
 
 impl Lane {
@@ -74,6 +85,7 @@ impl Lane {
             ticked_ms: Cell::new(clock.now_ms()),
             copies: Cell::new(0),
             listeners: RefCell::default(),
+            date: RefCell::new(DateLine::new()),
             log: RefCell::new(shared.log.as_ref().map(telemetry::LogWriter::sink)),
             shared,
             clock,
@@ -101,8 +113,9 @@ impl Lane {
                         accepting.abort();
                     }
                 }
-                Command::Serve(name, stream) => serve::adopt(&self, name, stream),
+                Command::Serve(name, stream, admitted) => serve::adopt(&self, name, stream, admitted),
                 Command::Cut(targets) => self.lines.cut(&targets),
+                Command::EndTunnels(targets, within) => self.lines.end_tunnels(targets.as_deref(), within),
                 Command::DrainBegan => self.each_client(|client| {
                     if client.is_http2() {
                         client.signal(Signal::Graceful);
@@ -122,17 +135,33 @@ impl Lane {
 
     fn tick(&self) {
         let now = self.clock.advance();
+        self.date.borrow_mut().advance();
         self.shared.complete_s[self.index].store(second_of(Instant::now()), Ordering::Release);
         let slept_ms = now.saturating_sub(self.ticked_ms.replace(now));
         // Stopped or frozen meanwhile: what seems overdue may lie in the sockets.
         if slept_ms < TICK_LATE_MS {
-            self.lines.tick(now);
+            self.lines.tick(now, slept_ms);
             let drain = self.shared.drain();
-            self.each_client(|client| client.tick(now, drain));
+            let parked = self.clients.borrow().values().filter(|client| client.tick(now, slept_ms, drain)).count();
+            self.shared.parked[self.index].store(parked, Ordering::Relaxed);
+            if self.shared.is_full() {
+                self.make_room(now);
+            }
         }
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush();
         }
+    }
+
+    /// Whoever waits to be accepted has more use for a place than who rests; those that rested longest go first.
+    fn make_room(&self, now_ms: u64) {
+        let clients = self.clients.borrow();
+        let mut resting: Vec<_> = clients.values().filter_map(|client| Some((client.rests_since_ms(now_ms)?, client))).collect();
+        if resting.len() > ROOM_A_TICK {
+            resting.select_nth_unstable_by_key(ROOM_A_TICK, |(since_ms, _)| *since_ms);
+            resting.truncate(ROOM_A_TICK);
+        }
+        resting.iter().for_each(|(_, client)| client.makes_room(now_ms));
     }
 
     fn each_client(&self, action: impl Fn(&Client)) {
@@ -153,20 +182,19 @@ impl Lane {
         self.shared.drain().is_some()
     }
 
-    /// An idle line: kept if its target is still wanted.
-    pub(crate) fn give_back(self: &Rc<Self>, mut sender: Sender) {
-        if !self.table.borrow().poolable.contains(&sender.line.target) || sender.send.is_closed() {
-            return;
+    /// A line whose request and answer are whole: kept if nothing follows them and its target is still wanted.
+    pub(crate) fn give_back(&self, sender: Box<Sender>) {
+        if sender.is_clean() && self.table.borrow().poolable.contains(&sender.line.target) {
+            self.lines.put(sender);
         }
-        if sender.send.is_ready() {
-            return self.lines.put(sender);
-        }
+    }
+
+    /// The answer has ended, and its request is still being sent.
+    pub(crate) fn finish(self: &Rc<Self>, mut sender: Box<Sender>) {
         let lane = self.clone();
-        // Its request is still being sent: it stays under the limit of what moves, and can be cut.
         tokio::task::spawn_local(async move {
-            if sender.send.ready().await.is_ok() && lane.table.borrow().poolable.contains(&sender.line.target) {
-                lane.lines.put(sender);
-            }
+            poll_fn(|cx| sender.poll_rest(cx)).await;
+            lane.give_back(sender);
         });
     }
 
@@ -176,19 +204,15 @@ impl Lane {
         }
     }
 
-    pub(crate) fn enter_client(self: &Rc<Self>, client: &Rc<Client>) -> Present {
-        let number = self.next_client.get();
-        self.next_client.set(number + 1);
-        self.clients.borrow_mut().insert(number, client.clone());
-        Present { lane: self.clone(), number }
+    /// From 1 on; none comes twice.
+    pub(crate) fn next_client(&self) -> u64 {
+        self.next_client.set(self.next_client.get() + 1);
+        self.next_client.get()
     }
 
-    /// hyper ends its connection at an upgrade; the tunnel is counted, and killed at the end of a drain, on its own.
-    pub(crate) fn enter_tunnel(self: &Rc<Self>, origin: &Client) -> (Rc<Client>, Present) {
-        self.shared.loads[self.index].fetch_add(1, Ordering::AcqRel);
-        let client = Client::new(origin.listener.clone(), origin.peer, self.clock.clone());
-        let present = self.enter_client(&client);
-        (client, present)
+    pub(crate) fn enter_client(self: &Rc<Self>, client: &Rc<Client>, admitted: Option<Box<Admitted>>) -> Present {
+        self.clients.borrow_mut().insert(client.number, client.clone());
+        Present { lane: self.clone(), number: client.number, _admitted: admitted }
     }
 
     pub(crate) fn watched(&self) -> &Watched {
@@ -199,10 +223,13 @@ impl Lane {
         self.log.borrow().is_some()
     }
 
+    /// Whether the log wants a line of a request that ended so.
+    pub(crate) fn wants(&self, status: u16, reason: Option<Reason>) -> bool {
+        self.log.borrow().as_ref().is_some_and(|log| log.wants(status, reason.is_some()))
+    }
+
     pub(crate) fn log(&self, record: &LogRecord<'_>) {
-        if let Some(log) = self.log.borrow_mut().as_mut()
-            && log.wants(record.status, !record.reason.is_empty())
-        {
+        if let Some(log) = self.log.borrow_mut().as_mut() {
             log.write(record);
         }
     }
@@ -211,24 +238,30 @@ impl Lane {
         bump(&self.shared.made[self.index][reason as usize], 1);
     }
 
-    /// An answer that no version is responsible for.
-    pub(crate) fn note_made(&self, reason: Reason, client: &Client, words: Option<&Words>, started: Instant) {
+    /// A connection was ended for it.
+    pub(crate) fn note_flood(&self, flood: Flood, client: &Client) {
+        bump(&self.shared.floods[self.index][flood as usize], 1);
+        self.note_made(Reason::Flood, client, None, Instant::now());
+    }
+
+    /// A connection that its address may not have: it is closed without a word, as nobody knows yet what it would understand.
+    pub(crate) fn note_refused(&self, addresses: &Addresses, client: IpAddr) {
+        let reason = Reason::TooManyConnections;
         self.count_made(reason);
-        let Some(words) = words else { return };
-        self.log(&LogRecord {
-            client: client.peer.ip(),
-            method: words.method.as_str(),
-            host: words.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
-            path: words.uri.path_and_query().map_or("", |path| path.as_str()),
-            protocol: if client.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
-            status: reason.status().as_u16(),
-            bytes: 0,
-            duration: started.elapsed(),
-            service: "",
-            version: "",
-            target: "",
-            reason: reason.name(),
-        });
+        let status = reason.status().as_u16();
+        if addresses.is_to_be_told(self.clock.now_ms()) && self.wants(status, Some(reason)) {
+            self.log(&LogRecord { status, reason: reason.name(), ..LogRecord::of_connection(client) });
+        }
+    }
+
+    /// An answer that no version is responsible for. Without `words` the head itself was refused.
+    pub(crate) fn note_made(&self, reason: Reason, client: &Client, words: Option<&RequestHead>, started: Instant) {
+        self.count_made(reason);
+        let (status, duration) = (reason.status().as_u16(), started.elapsed());
+        if !self.wants(status, Some(reason)) {
+            return;
+        }
+        self.log(&LogRecord { status, duration, reason: reason.name(), ..ticket::record(client, words) });
     }
 }
 
@@ -236,6 +269,8 @@ impl Lane {
 pub(crate) struct Present {
     lane: Rc<Lane>,
     number: u64,
+    /// Where an address may have only so many.
+    _admitted: Option<Box<Admitted>>,
 }
 
 impl Drop for Present {

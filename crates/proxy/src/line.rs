@@ -4,31 +4,36 @@
 //! request arms no timer of its own. Breaking a line is marked before its socket closes: a cut body is never a clean end.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
+use bytes::Bytes;
+use tls::Trust;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 
-use crate::body::RequestBody;
+use crate::chosen::Claim;
+use crate::client::{Client, Signal};
 use crate::clock::CoarseClock;
-use crate::io::Io;
-use crate::live::Claim;
+use crate::exchange::Sender;
+use crate::number::ByNumber;
+use crate::pace::Pace;
+use crate::secure;
+use crate::stream::Stream;
+use crate::tunnel::FAREWELL_MAX;
+use crate::wire::{Traces, Wire};
 
 /// Shorter than the keep-alive of common servers (5 s and more), so that the target rarely closes first.
 const IDLE_MAX_MS: u64 = 4_000;
 /// Idle lines per target and thread.
 const IDLE_LINES_MAX: usize = 256;
+/// An upload that was fast may rest so much longer in all: whoever sends a file may have to make more of it.
+const BODY_AHEAD_MAX_MS: u32 = 120_000;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bounds the head of an answer and what is buffered per line.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -55,9 +60,13 @@ pub(crate) enum Broken {
     ClientBody,
 }
 
-/// What the sender, its bodies, the tick and `cut` share about one line.
+/// What the request that runs on a line, the tick and `cut` share about it.
 pub(crate) struct Line {
     pub(crate) target: u64,
+    /// Of the trust that it was made under; 0 in clear.
+    security: u64,
+    /// The client that the target was told of; 0: none, and it is for all.
+    client_number: u64,
     clock: CoarseClock,
     phase: Cell<Phase>,
     last_ms: Cell<u64>,
@@ -66,11 +75,21 @@ pub(crate) struct Line {
     broken: Cell<Option<Broken>>,
     /// The body that is on its way waits for whoever sends it; else for whoever takes it.
     waits_for_sender: Cell<bool>,
-    /// Bytes of an answer came since the request went over.
-    answered: Arc<AtomicBool>,
+    /// Of the request's body, until the answer begins: its client is behind.
+    pace: Pace,
+    keeps_pace: Cell<bool>,
     /// Of the answer that is on its way: given up with the line, also when nobody polls the answer any more.
     claim: RefCell<Option<Claim>>,
-    task: RefCell<Option<AbortHandle>>,
+    /// Of a tunnel.
+    client: RefCell<Option<Rc<Client>>>,
+    /// When a tunnel is asked to end; 0: not yet.
+    ends_at_ms: Cell<u64>,
+    /// Absent when the line was broken off, or has become a tunnel.
+    pub(crate) wire: RefCell<Option<Wire>>,
+    /// Of a wire that was broken off.
+    traces: Cell<Traces>,
+    /// Whoever runs on it.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Line {
@@ -79,16 +98,20 @@ impl Line {
         self.last_ms.set(self.clock.now_ms());
     }
 
-    pub(crate) fn waits_for_sender(&self) {
-        self.waits_for_sender.set(true);
+    /// A request begins; whether its body has to keep a pace.
+    pub(crate) fn begins(&self, keeps_pace: bool) {
+        self.pace.begins();
+        self.keeps_pace.set(keeps_pace);
     }
 
-    pub(crate) fn goes_over(&self) {
-        self.answered.store(false, Ordering::Relaxed);
+    /// So much of the request's body has come.
+    pub(crate) fn came(&self, bytes: usize) {
+        self.pace.moved(bytes);
+        self.moved();
     }
 
-    pub(crate) fn was_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+    pub(crate) fn waits_for_sender(&self, waits: bool) {
+        self.waits_for_sender.set(waits);
     }
 
     pub(crate) fn hold(&self, claim: Option<Claim>) {
@@ -97,6 +120,27 @@ impl Line {
 
     pub(crate) fn release(&self) {
         drop(self.claim.take());
+    }
+
+    pub(crate) fn carries_tunnel_of(&self, client: &Rc<Client>) {
+        *self.client.borrow_mut() = Some(client.clone());
+    }
+
+    /// Some time within `within_ms`, so that not all clients of a version come back at once.
+    fn ask_to_end(&self, within_ms: u64) {
+        if self.phase.get() == Phase::Tunnel && self.ends_at_ms.get() == 0 {
+            self.ends_at_ms.set(self.clock.now_ms() + fastrand::u64(0..=within_ms));
+        }
+    }
+
+    fn end_if_due(&self, now_ms: u64) {
+        let ends_at_ms = self.ends_at_ms.get();
+        if ends_at_ms != 0
+            && now_ms >= ends_at_ms
+            && let Some(client) = self.client.borrow().as_ref()
+        {
+            client.signal(Signal::Graceful);
+        }
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -123,15 +167,36 @@ impl Line {
         }
     }
 
-    fn break_off(&self, why: Broken) {
-        self.mark(why);
-        self.release();
-        if let Some(task) = self.task.borrow().as_ref() {
-            task.abort();
+    /// Who is to be woken when the line is broken off.
+    pub(crate) fn is_polled_by(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
         }
     }
 
-    fn overdue(&self, now_ms: u64) -> Option<Broken> {
+    pub(crate) fn traces(&self) -> Traces {
+        self.wire.borrow().as_ref().map_or(self.traces.get(), |wire| wire.traces)
+    }
+
+    fn break_off(&self, why: Broken) {
+        self.mark(why);
+        self.release();
+        if let Some(wire) = self.wire.take() {
+            self.traces.set(wire.traces);
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn overdue(&self, now_ms: u64, ticked_ms: u64) -> Option<Broken> {
+        if self.phase.get() == Phase::Sending && self.waits_for_sender.get() && self.keeps_pace.get() {
+            self.pace.waited(ticked_ms);
+            if self.pace.is_behind(self.idle_timeout_ms.get()) {
+                return Some(Broken::RequestStalled);
+            }
+        }
         let (limit, why) = match self.phase.get() {
             Phase::Idle | Phase::Tunnel => return None,
             Phase::Sending if self.waits_for_sender.get() => (self.idle_timeout_ms.get(), Broken::RequestStalled),
@@ -144,16 +209,47 @@ impl Line {
     }
 }
 
-/// The right to send on a line.
-pub(crate) struct Sender {
-    pub(crate) send: SendRequest<RequestBody>,
-    pub(crate) line: Rc<Line>,
+/// What a line must be.
+pub(crate) struct Wanted<'a> {
+    pub(crate) target: u64,
+    pub(crate) trust: Option<&'a Arc<Trust>>,
+    pub(crate) announces: Option<Announcement>,
+}
+
+impl Wanted<'_> {
+    fn client(&self) -> u64 {
+        self.announces.map_or(0, |announcement| announcement.client)
+    }
+}
+
+/// What a target is told at the beginning of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Announcement {
+    pub(crate) version: proxy_protocol::Version,
+    pub(crate) client: u64,
+    /// The client, and what it connected to; `None`: the connection is our own.
+    pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Announcement {
+    pub(crate) fn of_nobody(version: proxy_protocol::Version) -> Self {
+        Self { version, client: u64::MAX, ends: None }
+    }
+
+    fn header(&self) -> Vec<u8> {
+        match self.ends {
+            Some((source, destination)) => proxy_protocol::header(self.version, source, destination),
+            None => proxy_protocol::local(self.version),
+        }
+    }
 }
 
 pub(crate) struct Lines {
     clock: CoarseClock,
-    idle: RefCell<HashMap<u64, Vec<Sender>>>,
-    all: RefCell<HashMap<u64, Rc<Line>>>,
+    // Boxed once, so that a request passes a pointer on.
+    #[allow(clippy::vec_box)]
+    idle: RefCell<ByNumber<Vec<Box<Sender>>>>,
+    all: RefCell<ByNumber<Rc<Line>>>,
     next: Cell<u64>,
 }
 
@@ -162,20 +258,27 @@ impl Lines {
         Self { clock, idle: RefCell::default(), all: RefCell::default(), next: Cell::new(0) }
     }
 
-    /// The line used last, so that the others may grow old.
-    pub(crate) fn take(&self, target: u64) -> Option<Sender> {
-        let mut idle = self.idle.borrow_mut();
-        let senders = idle.get_mut(&target)?;
-        while let Some(sender) = senders.pop() {
-            if sender.send.is_ready() && sender.line.broken().is_none() {
+    /// The line used last, so that the others may grow old. One that was made under another trust, that the target has
+    /// closed, or on which it spoke unasked, is none.
+    pub(crate) fn take(&self, wanted: &Wanted<'_>, cx: &mut Context<'_>) -> Option<Box<Sender>> {
+        let client = wanted.client();
+        loop {
+            // Outside the borrow: a sender that is dropped comes back here.
+            let mut sender = {
+                let mut idle = self.idle.borrow_mut();
+                let senders = idle.get_mut(&wanted.target)?;
+                // Lines that announce another client stay for that one.
+                let index = senders.iter().rposition(|sender| sender.line.client_number == client)?;
+                senders.remove(index)
+            };
+            if sender.line.security == number_of(wanted.trust) && sender.rests(cx) {
                 return Some(sender);
             }
         }
-        None
     }
 
-    pub(crate) fn put(&self, sender: Sender) {
-        if sender.send.is_closed() || sender.line.broken().is_some() {
+    pub(crate) fn put(&self, sender: Box<Sender>) {
+        if sender.line.broken().is_some() {
             return;
         }
         sender.line.enter(Phase::Idle);
@@ -183,31 +286,33 @@ impl Lines {
         let senders = idle.entry(sender.line.target).or_default();
         if senders.len() < IDLE_LINES_MAX {
             senders.push(sender);
+        } else {
+            drop(idle);
         }
     }
 
-    pub(crate) async fn connect(self: &Rc<Self>, target: u64, address: SocketAddr) -> io::Result<Sender> {
+    pub(crate) async fn connect(self: &Rc<Self>, wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Box<Sender>> {
         let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(timed_out)??;
+        let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(timed_out)??;
         stream.set_nodelay(true)?;
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
-        let answered = Arc::new(AtomicBool::new(false));
-        let (send, connection) = builder.handshake(Io::to_target(stream, answered.clone())).await.map_err(io::Error::other)?;
-        let line = self.register(target, answered);
-        let number = self.next.get();
-        let removal = Removal { lines: self.clone(), number };
-        let task = tokio::task::spawn_local(async move {
-            let _removal = removal;
-            let _ = connection.with_upgrades().await;
-        });
-        *line.task.borrow_mut() = Some(task.abort_handle());
-        Ok(Sender { send, line })
+        if let Some(announcement) = &wanted.announces {
+            // Before anything else, also before TLS. It fits into the empty buffer of a new socket.
+            stream.write_all(&announcement.header()).await?;
+        }
+        let stream = match wanted.trust {
+            None => Stream::Plain(stream),
+            // On the heap: requests to targets in clear do not carry it.
+            Some(trust) => Box::pin(secure::connect(trust, address, stream)).await?,
+        };
+        let (line, number) = self.register(wanted, stream);
+        Ok(Box::new(Sender::new(line, self.clone(), number)))
     }
 
-    fn register(&self, target: u64, answered: Arc<AtomicBool>) -> Rc<Line> {
+    fn register(&self, wanted: &Wanted<'_>, stream: Stream) -> (Rc<Line>, u64) {
         let line = Rc::new(Line {
-            target,
+            target: wanted.target,
+            security: number_of(wanted.trust),
+            client_number: wanted.client(),
             clock: self.clock.clone(),
             phase: Cell::new(Phase::Idle),
             last_ms: Cell::new(self.clock.now_ms()),
@@ -215,39 +320,41 @@ impl Lines {
             idle_timeout_ms: Cell::new(u64::MAX),
             broken: Cell::new(None),
             waits_for_sender: Cell::new(false),
-            answered,
+            pace: Pace::new(BODY_AHEAD_MAX_MS),
+            keeps_pace: Cell::new(true),
             claim: RefCell::new(None),
-            task: RefCell::new(None),
+            client: RefCell::new(None),
+            ends_at_ms: Cell::new(0),
+            wire: RefCell::new(Some(Wire::new(stream, Bytes::new()))),
+            traces: Cell::default(),
+            waker: RefCell::new(None),
         });
-        self.next.set(self.next.get() + 1);
-        self.all.borrow_mut().insert(self.next.get(), line.clone());
-        line
-    }
-
-    /// A tunnel outlives the connection's task: from here on its own task is what `cut` aborts.
-    pub(crate) fn adopt(self: &Rc<Self>, line: &Rc<Line>, tunnel: impl Future<Output = ()> + 'static) {
-        self.next.set(self.next.get() + 1);
-        let number = self.next.get();
+        let number = self.next.get() + 1;
+        self.next.set(number);
         self.all.borrow_mut().insert(number, line.clone());
-        let removal = Removal { lines: self.clone(), number };
-        let task = tokio::task::spawn_local(async move {
-            let _removal = removal;
-            tunnel.await;
-        });
-        *line.task.borrow_mut() = Some(task.abort_handle());
+        (line, number)
     }
 
-    pub(crate) fn tick(&self, now_ms: u64) {
-        // Idle lines die by being dropped, outside the borrow: a drop may come back here.
+    /// A line whose sender is gone is gone.
+    pub(crate) fn forget(&self, number: u64) {
+        // Dropped while the map is read (runtime shutdown): everything goes anyway.
+        let line = self.all.try_borrow_mut().ok().and_then(|mut all| all.remove(&number));
+        if let Some(line) = line {
+            line.release();
+        }
+    }
+
+    /// The tick before was `ticked_ms` ago.
+    pub(crate) fn tick(&self, now_ms: u64, ticked_ms: u64) {
+        // Idle lines die by being dropped, outside the borrow: a drop comes back here.
         let mut old = Vec::new();
         for senders in self.idle.borrow_mut().values_mut() {
-            old.extend(
-                senders.extract_if(.., |sender| sender.send.is_closed() || now_ms.saturating_sub(sender.line.last_ms.get()) > IDLE_MAX_MS),
-            );
+            old.extend(senders.extract_if(.., |sender| now_ms.saturating_sub(sender.line.last_ms.get()) > IDLE_MAX_MS));
         }
         drop(old);
         for line in self.all.borrow().values() {
-            if let Some(why) = line.overdue(now_ms) {
+            line.end_if_due(now_ms);
+            if let Some(why) = line.overdue(now_ms, ticked_ms) {
                 line.break_off(why);
             }
         }
@@ -259,6 +366,15 @@ impl Lines {
         drop(gone);
     }
 
+    /// Asks tunnels to end, of these targets or of all, each at its own moment; one that was asked keeps its moment.
+    pub(crate) fn end_tunnels(&self, targets: Option<&[u64]>, within: Duration) {
+        // The last of them still gets its time to say farewell.
+        let within_ms = within.saturating_sub(FAREWELL_MAX * 2).as_millis() as u64;
+        let all = self.all.borrow();
+        let asked = all.values().filter(|line| targets.is_none_or(|targets| targets.contains(&line.target)));
+        asked.for_each(|line| line.ask_to_end(within_ms));
+    }
+
     pub(crate) fn cut(&self, targets: &[u64]) {
         self.retain(|target| !targets.contains(&target));
         let all = self.all.borrow();
@@ -267,19 +383,6 @@ impl Lines {
     }
 }
 
-/// Forgets a line when its task ends, however it ends.
-struct Removal {
-    lines: Rc<Lines>,
-    number: u64,
-}
-
-impl Drop for Removal {
-    fn drop(&mut self) {
-        // A task that is dropped while the map is read (runtime shutdown) leaves its entry: everything goes anyway.
-        if let Ok(mut all) = self.lines.all.try_borrow_mut()
-            && let Some(line) = all.remove(&self.number)
-        {
-            line.release();
-        }
-    }
+fn number_of(trust: Option<&Arc<Trust>>) -> u64 {
+    trust.map_or(0, |trust| trust.number)
 }

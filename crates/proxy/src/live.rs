@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 
 use model::{ServiceName, TargetId, VersionName};
 
-use crate::black_box;
 use crate::clock::now_ms;
 
 /// So many failures in a row, over all threads, eject a target.
@@ -90,39 +89,20 @@ impl TargetLive {
         let pause = (EJECTION_FIRST_MS << times).min(EJECTION_MAX_MS);
         self.ejected_until_ms.store(now + pause, Ordering::Relaxed);
     }
-}
 
-/// A request, or a tunnel, that runs on a target.
-pub(crate) struct Claim {
-    target: Arc<TargetLive>,
-    tunnel: bool,
-}
-
-impl Claim {
-    pub(crate) fn new(target: &Arc<TargetLive>) -> Self {
-        target.requests.fetch_add(1, Ordering::SeqCst);
-        black_box::began();
-        Self { target: target.clone(), tunnel: false }
-    }
-
-    pub(crate) fn target(&self) -> &Arc<TargetLive> {
-        &self.target
+    pub(crate) fn began(&self) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Counted as a tunnel before it stops being counted as a request: a reader never sees neither.
-    pub(crate) fn into_tunnel(mut self) -> Self {
-        self.target.tunnels.fetch_add(1, Ordering::SeqCst);
-        self.target.requests.fetch_sub(1, Ordering::SeqCst);
-        self.tunnel = true;
-        self
+    pub(crate) fn became_tunnel(&self) {
+        self.tunnels.fetch_add(1, Ordering::SeqCst);
+        self.requests.fetch_sub(1, Ordering::SeqCst);
     }
-}
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let count = if self.tunnel { &self.target.tunnels } else { &self.target.requests };
+    pub(crate) fn ended(&self, is_tunnel: bool) {
+        let count = if is_tunnel { &self.tunnels } else { &self.requests };
         let before = count.fetch_sub(1, Ordering::SeqCst);
-        black_box::ended();
         debug_assert!(before > 0, "a claim is released once");
     }
 }
@@ -159,11 +139,13 @@ mod tests {
             ServiceName::new("web").expect("name"),
             VersionName::new("v1").expect("name"),
         );
-        let claim = Claim::new(&live);
-        assert_eq!((live.requests(), live.tunnels()), (1, 0));
-        let claim = claim.into_tunnel();
-        assert_eq!((live.requests(), live.tunnels()), (0, 1));
-        drop(claim);
+        live.began();
+        live.began();
+        assert_eq!((live.requests(), live.tunnels()), (2, 0));
+        live.became_tunnel();
+        assert_eq!((live.requests(), live.tunnels()), (1, 1));
+        live.ended(true);
+        live.ended(false);
         assert_eq!((live.requests(), live.tunnels()), (0, 0));
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::flood::Flood;
 use crate::reason::Reason;
 use crate::shared::Shared;
 
@@ -83,13 +84,59 @@ fn proxy_wide(out: &mut String, shared: &Shared) {
     let parked: usize = shared.parked.iter().map(|lane| lane.load(Ordering::Relaxed)).sum();
     family(out, "changeover_connections_parked", "gauge", "Of these, those that rest without buffers.");
     let _ = writeln!(out, "changeover_connections_parked {parked}");
+    family(out, "changeover_connections_max", "gauge", "So many may be open; more wait until one ends.");
+    let _ = writeln!(out, "changeover_connections_max {}", shared.connections_max);
     family(out, "changeover_connections_total", "counter", "Client connections accepted.");
     let _ = writeln!(out, "changeover_connections_total {}", sum(&mut shared.accepted.iter()));
+    family(out, "changeover_http2_floods_total", "counter", "Connections ended for a flood of HTTP/2 frames, by their kind.");
+    for flood in Flood::ALL {
+        let count = sum(&mut shared.floods.iter().map(|lane| &lane[flood as usize]));
+        let _ = writeln!(out, "changeover_http2_floods_total{{kind=\"{}\"}} {count}", flood.name());
+    }
+    let refused = sum(&mut shared.headers_refused.iter());
+    family(out, "changeover_proxy_protocol_refused_total", "counter", "Connections that did not begin with the header that they had to.");
+    let _ = writeln!(out, "changeover_proxy_protocol_refused_total {refused}");
+    family(out, "changeover_tls_handshakes_total", "counter", "Handshakes with clients; resumed ones cost no signature.");
+    for (result, count) in [
+        ("full", sum(&mut shared.handshakes.iter().map(|lane| &lane.full))),
+        ("resumed", sum(&mut shared.handshakes.iter().map(|lane| &lane.resumed))),
+        ("failed", sum(&mut shared.handshakes.iter().map(|lane| &lane.failed))),
+    ] {
+        let _ = writeln!(out, "changeover_tls_handshakes_total{{result=\"{result}\"}} {count}");
+    }
+    certificates(out, shared);
     family(out, "changeover_requests_untold_total", "counter", "Requests whose end a rollout of a flag was not told, for lack of room.");
     let _ = writeln!(out, "changeover_requests_untold_total {}", shared.watched.lost());
     if let Some(log) = &shared.log {
         family(out, "changeover_access_log_dropped_total", "counter", "Log lines lost because the disk did not keep up.");
         let _ = writeln!(out, "changeover_access_log_dropped_total {}", log.dropped());
+    }
+}
+
+/// A name that is served with none has no end to watch; that it is not served is told by `changeover_certificate_usable`.
+fn certificates(out: &mut String, shared: &Shared) {
+    let mut states = shared.keyring.states();
+    // A file may stand in several entries.
+    let mut seen = std::collections::HashSet::new();
+    states.retain(|state| match &state.source {
+        tls::Source::File(file) => seen.insert((state.listener.clone(), file.clone())),
+        tls::Source::Authority => true,
+    });
+    if states.is_empty() {
+        return;
+    }
+    let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let labels = |state: &tls::State| match &state.source {
+        tls::Source::File(file) => format!("listener=\"{}\",file=\"{}\"", state.listener, escaped(&file.to_string_lossy())),
+        tls::Source::Authority => format!("listener=\"{}\",name=\"{}\"", state.listener, state.names.concat()),
+    };
+    family(out, "changeover_certificate_expires_timestamp_seconds", "gauge", "When the certificate that is shown expires.");
+    for (labels, end) in states.iter().filter_map(|state| Some((labels(state), state.not_after_s?))) {
+        let _ = writeln!(out, "changeover_certificate_expires_timestamp_seconds{{{labels}}} {end}");
+    }
+    family(out, "changeover_certificate_usable", "gauge", "Whether its files, as they are now, can be used; whether it was issued.");
+    for state in &states {
+        let _ = writeln!(out, "changeover_certificate_usable{{{}}} {}", labels(state), u8::from(state.problem.is_none()));
     }
 }
 

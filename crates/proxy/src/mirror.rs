@@ -5,23 +5,23 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request};
-use http_body::Body;
-use hyper::body::Incoming;
+use http::Method;
+use http1::{Decoder, Framing, Part, RequestHead};
 
 use crate::body::RequestBody;
-use crate::clock::now_ms;
+use crate::chosen::Chosen;
 use crate::counts::VersionCounts;
+use crate::exchange::Sender;
 use crate::lane::Lane;
-use crate::line::{Phase, Sender};
-use crate::live::{Claim, TargetLive};
-use crate::table::Service;
+use crate::line::Phase;
+use crate::line::{Announcement, Wanted};
+use crate::table::Table;
 
 /// Copies that run at once on a thread; beyond that the candidate does not keep up, and more would only cost memory.
 const COPIES_MAX: usize = 64;
@@ -42,35 +42,39 @@ pub(crate) struct Mirror {
 /// A request on its way to be copied; its body is gathered while it passes.
 pub(crate) struct Copied {
     lane: Rc<Lane>,
-    target: Arc<TargetLive>,
+    chosen: Chosen,
     address: std::net::SocketAddr,
+    trust: Option<Arc<tls::Trust>>,
+    /// A copy is our own request.
+    announces: Option<Announcement>,
     counts: Arc<VersionCounts>,
     response_header_timeout_ms: u64,
     stream_idle_timeout_ms: u64,
-    head: Request<()>,
+    head: RequestHead,
     body: VecDeque<Bytes>,
     bytes_left: usize,
 }
 
 impl Copied {
     /// `None` when this request is not mirrored.
-    pub(crate) fn of(lane: &Rc<Lane>, service: &Service, request: &Request<RequestBody>) -> Option<Self> {
-        let mirror = service.mirror.as_ref().filter(|mirror| mirror.methods.contains(request.method()))?;
-        let least = request.body().size_hint().lower();
+    #[allow(clippy::redundant_allocation)] // as the lane has it
+    pub(crate) fn of(lane: &Rc<Lane>, table: &Rc<Arc<Table>>, service: usize, head: &RequestHead) -> Option<Self> {
+        let (number, service) = (service, &table.services[service]);
+        let mirror = service.mirror.as_ref().filter(|mirror| mirror.methods.contains(&head.method))?;
+        let least = if let Framing::Length(length) = head.framing { length } else { 0 };
         if lane.copies.get() >= COPIES_MAX || least > mirror.body_max as u64 {
             return None;
         }
-        let (_, target) = service.pick(Some(mirror.version), 0, &[], now_ms())?;
-        let mut head = Request::new(());
-        head.method_mut().clone_from(request.method());
-        head.uri_mut().clone_from(request.uri());
-        head.headers_mut().clone_from(request.headers());
-        head.headers_mut().insert(FIELD, HeaderValue::from_static("1"));
+        let (version, target) = service.pick(Some(mirror.version), 0, &[], lane.clock.now_ms())?;
+        let mut head = head.clone();
+        head.fields.set_named(FIELD, b"1");
         lane.copies.set(lane.copies.get() + 1);
         Some(Self {
             lane: lane.clone(),
-            target: target.live.clone(),
+            chosen: Chosen::new(table, number, version, target),
             address: target.address,
+            trust: service.trust.clone(),
+            announces: service.announces.map(Announcement::of_nobody),
             counts: mirror.counts.clone(),
             response_header_timeout_ms: service.response_header_timeout_ms,
             stream_idle_timeout_ms: service.stream_idle_timeout_ms,
@@ -92,7 +96,7 @@ impl Copied {
     pub(crate) fn send(mut self) {
         tokio::task::spawn_local(async move {
             let started = Instant::now();
-            let claim = Claim::new(&self.target);
+            let claim = self.chosen.claim();
             let (status, to_head) = match self.exchange().await {
                 Some((status, head)) => (status, Some(head.saturating_duration_since(started))),
                 None => (BAD_GATEWAY, None),
@@ -104,19 +108,20 @@ impl Copied {
 
     /// The answer's status and when its head came; `None` without an answer.
     async fn exchange(&mut self) -> Option<(u16, Instant)> {
-        let number = self.target.number;
-        let mut sender = match self.lane.lines.take(number) {
+        let number = self.chosen.live().number;
+        let trust = self.trust.as_ref();
+        let wanted = Wanted { target: number, trust, announces: self.announces };
+        let idle = poll_fn(|cx| Poll::Ready(self.lane.lines.take(&wanted, cx))).await;
+        let mut sender = match idle {
             Some(sender) => sender,
-            None => self.lane.lines.connect(number, self.address).await.ok()?,
+            None => self.lane.lines.connect(&wanted, self.address).await.ok()?,
         };
         sender.line.limits(self.response_header_timeout_ms, self.stream_idle_timeout_ms);
-        let body = RequestBody::stored(std::mem::take(&mut self.body));
-        let mut request = std::mem::take(&mut self.head).map(|()| body);
-        request.body_mut().goes_over(&sender.line);
-        let response = sender.send.try_send_request(request).await.ok()?;
-        let (status, head) = (response.status().as_u16(), Instant::now());
-        let is_whole = discard(response.into_body(), &sender).await;
-        if is_whole {
+        sender.start(&self.head, RequestBody::stored(std::mem::take(&mut self.body)));
+        let answer = poll_fn(|cx| sender.poll_answer(cx, &self.head.method, |_, _| {})).await.ok()?;
+        let (status, head) = (answer.status.as_u16(), Instant::now());
+        let is_whole = discard(Decoder::new(answer.framing), &mut sender).await;
+        if is_whole && answer.lasts {
             self.lane.give_back(sender);
         }
         Some((if is_whole { status } else { BAD_GATEWAY }, head))
@@ -130,20 +135,19 @@ impl Drop for Copied {
 }
 
 /// Reads an answer to its end; false when it was broken off.
-async fn discard(mut incoming: Incoming, sender: &Sender) -> bool {
+async fn discard(mut decoder: Decoder, sender: &mut Sender) -> bool {
     sender.line.enter(Phase::Answering);
-    sender.line.waits_for_sender();
+    sender.line.waits_for_sender(true);
     let mut left = ANSWER_BYTES_MAX;
     loop {
-        match poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
-            Some(Ok(frame)) => {
-                sender.line.moved();
-                sender.line.waits_for_sender();
-                let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return false };
-                left = rest;
-            }
-            Some(Err(_)) => return false,
-            None => return sender.line.broken().is_none(),
+        match poll_fn(|cx| sender.poll_part(cx, &mut decoder)).await {
+            Ok(Some(Part::Data(data))) => match left.checked_sub(data.len()) {
+                Some(rest) => left = rest,
+                None => return false,
+            },
+            Ok(Some(Part::Trailers(_))) => {}
+            Ok(None) => return true,
+            Err(_) => return false,
         }
     }
 }

@@ -31,6 +31,8 @@ reasons! {
     NoRoute "no_route" 404 "no service has a route for this host and path" "`changeover status` lists the routes";
     NoSuchVersion "no_such_version" 404 "the version named by `x-changeover-version` neither serves nor may be previewed" "`changeover status` lists the versions";
     BadRequest "bad_request" 400 "the request is malformed" "exactly one valid `Host` field, and a body framed by one `Content-Length` or by `Transfer-Encoding: chunked`";
+    HeadTooLarge "head_too_large" 431 "the request's head has too many fields, or too much in them" "at most 100 fields and 64 KiB";
+    TargetTooLong "target_too_long" 414 "the request's target is too long" "at most 65,534 bytes";
     UnsupportedCoding "unsupported_coding" 501 "this transfer coding is not supported" "send `Transfer-Encoding: chunked` alone";
     MethodNotAllowed "method_not_allowed" 405 "CONNECT and TRACE are not served here" "use another method";
     ExpectationFailed "expectation_failed" 417 "only `Expect: 100-continue` can be met" "leave the `Expect` field out";
@@ -45,9 +47,12 @@ reasons! {
     TargetReset "target_reset" 502 "the target closed the connection before it answered" "it may have handled the request; `changeover logs` may tell";
     ResponseTimeout "response_timeout" 504 "the target did not begin its answer in time" "`response_header_timeout` of the service";
     AnswerStalled "answer_stalled" 504 "the target's answer stopped in the middle" "`stream_idle` of the service";
-    BadAnswer "bad_answer" 502 "the target's answer is framed in two ways, or in one that is not known" "one `Content-Length`, or `Transfer-Encoding: chunked` alone";
+    BadAnswer "bad_answer" 502 "the target's answer is not HTTP/1.1, or its body is framed in two ways or in one that is not known" "one `Content-Length`, or `Transfer-Encoding: chunked` alone";
     ClientLeft "client_left" 499 "the client left before its answer had ended" "nobody reads this";
     LastHop "last_hop" 403 "the request may not be forwarded any further (`Max-Forwards: 0`)" "leave the `Max-Forwards` field out";
+    NotTls "not_tls" 400 "this port speaks TLS, and the request came in clear" "say `https://` instead of `http://`";
+    Flood "flood" 429 "the client sent more HTTP/2 frames that ask for nothing than its requests explain" "the connection was ended";
+    TooManyConnections "too_many_connections" 429 "this address has as many connections as it may" "`connections_per_address` of the listener";
     Cut "cut" 502 "the version was stopped before it answered" "the drain time of the service may be too short";
 }
 

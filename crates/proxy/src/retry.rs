@@ -1,17 +1,12 @@
 //! What may be sent again, and how often.
 //!
-//! Again to another target or line: when no connection came about, or hyper proves that nothing was written; any method.
+//! Again to another target or line: when no connection came about, or no byte was written; any method.
 //! Again once: an idempotent request without a body on a reused line that ended without one byte of an answer, because the
 //! target probably closed the idle line just then. **Invariant**: nothing else is sent twice, a written POST never.
 
-use std::sync::Arc;
+use http::Method;
 
-use http::{HeaderMap, Method, Request, Uri};
-use http_body::Body;
-
-use crate::body::RequestBody;
-use crate::counts::VersionCounts;
-use crate::live::TargetLive;
+use crate::chosen::Chosen;
 
 /// Targets that one request tries, whatever their number: beyond that, more tries only add load.
 const TARGETS_MAX: usize = 8;
@@ -20,26 +15,19 @@ const VAIN_MAX: u32 = 3;
 /// A stop for the sum of everything, so that the loop has an end that can be seen.
 const ROUNDS_MAX: u32 = 32;
 
-/// Enough of a request to send it once more.
-pub(crate) struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
 pub(crate) struct Attempts {
     tried: [u64; TARGETS_MAX],
     tried_count: usize,
     vain: u32,
     rounds: u32,
     harmless: bool,
-    choice: Option<(Arc<VersionCounts>, Arc<TargetLive>)>,
+    choice: Option<Chosen>,
 }
 
 impl Attempts {
-    pub(crate) fn new(request: &Request<RequestBody>) -> Self {
-        let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-        let harmless = idempotent && request.body().is_end_stream();
+    pub(crate) fn new(method: &Method, has_body: bool) -> Self {
+        let idempotent = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+        let harmless = idempotent && !has_body;
         Self { tried: [0; TARGETS_MAX], tried_count: 0, vain: 0, rounds: 0, harmless, choice: None }
     }
 
@@ -59,8 +47,8 @@ impl Attempts {
         self.rounds += 1;
     }
 
-    pub(crate) fn failed_on(&mut self, counts: Arc<VersionCounts>, live: Arc<TargetLive>) {
-        self.choice = Some((counts, live));
+    pub(crate) fn failed_on(&mut self, chosen: Chosen) {
+        self.choice = Some(chosen);
     }
 
     pub(crate) fn connect_failed(&mut self, target: u64) {
@@ -78,21 +66,12 @@ impl Attempts {
     }
 
     /// Whom to hold responsible when nothing is left to try; `None` when nothing was ever chosen.
-    pub(crate) fn last_choice(&mut self) -> Option<(Arc<VersionCounts>, Arc<TargetLive>)> {
+    pub(crate) fn last_choice(&mut self) -> Option<Chosen> {
         self.choice.take()
     }
 
-    pub(crate) fn spare(&self, request: &Request<RequestBody>) -> Option<Spare> {
-        self.harmless.then(|| Spare { method: request.method().clone(), uri: request.uri().clone(), headers: request.headers().clone() })
-    }
-
-    pub(crate) fn use_spare(&mut self, spare: Option<Spare>) -> Option<Request<RequestBody>> {
-        let spare = spare?;
-        self.harmless = false;
-        let mut request = Request::new(RequestBody::none());
-        *request.method_mut() = spare.method;
-        *request.uri_mut() = spare.uri;
-        *request.headers_mut() = spare.headers;
-        Some(request)
+    /// Whether a request that may have arrived is sent again; once.
+    pub(crate) fn may_repeat(&mut self) -> bool {
+        std::mem::take(&mut self.harmless)
     }
 }

@@ -4,27 +4,32 @@
 //! down. A connection is counted on its lane from accept to end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
+use bytes::Bytes;
 use hyper::service::service_fn;
 use model::ListenerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::client::{Client, End};
-use crate::forward;
-use crate::io::{Io, sniff};
+use crate::admission::Admitted;
+use crate::client::{Client, Ends, Signal};
+use crate::conversation::Conversation;
+use crate::forwarders;
+use crate::io::{Io, Left, sniff};
 use crate::lane::{Command, Lane, Present};
+use crate::requests::Turn;
+use crate::stream::Stream;
+use crate::stream_body::Outflow;
+use crate::{requests, secure, streams};
 
-/// Bounds a request's head (then 431) and what is buffered per connection.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 200;
 const HTTP2_HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// After an accept error (out of descriptors, mostly) the next try waits, or the thread would spin.
@@ -32,6 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// What a client still sends after its answer is read and thrown away, so long and so much.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// The same of frames of HTTP/2 behind its end: whoever floods sends more, and to throw it away is most of what it then costs.
+const LINGER_FRAMES_BYTES_MAX: usize = 64 * 1024;
 /// A connection moves to another lane only for a difference worth the way.
 const LOAD_DIFFERENCE: usize = 1;
 
@@ -42,8 +49,16 @@ pub(crate) fn listen(lane: &Rc<Lane>, name: ListenerName, socket: std::net::TcpL
     let (own, label) = (lane.clone(), name.clone());
     let accepting = tokio::task::spawn_local(async move {
         loop {
+            while own.shared.is_full() {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
             match listener.accept().await {
-                Ok((stream, _)) => place(&own, &label, stream),
+                // Whom it is from is said first.
+                Ok((stream, peer)) if forwarders::announces(&own, &label, peer.ip()) => place(&own, &label, stream, None),
+                Ok((stream, peer)) => match admit(&own, &label, peer.ip()) {
+                    Ok(admitted) => place(&own, &label, stream, admitted),
+                    Err(Refused) => drop(stream),
+                },
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
@@ -57,23 +72,38 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// The address has as many connections as it may.
+struct Refused;
+
+fn admit(lane: &Lane, name: &ListenerName, address: IpAddr) -> Result<Option<Box<Admitted>>, Refused> {
+    let table = lane.table();
+    let Some((addresses, max)) = table.addresses(name) else { return Ok(None) };
+    match addresses.admit(address, *max) {
+        Some(admitted) => Ok(Some(Box::new(admitted))),
+        None => {
+            lane.note_refused(addresses, address);
+            Err(Refused)
+        }
+    }
+}
+
 /// The least loaded lane gets it; this one when the difference is small or the hand-over fails.
-fn place(lane: &Rc<Lane>, name: &ListenerName, stream: TcpStream) {
+fn place(lane: &Rc<Lane>, name: &ListenerName, stream: TcpStream, admitted: Option<Box<Admitted>>) {
     let loads = &lane.shared.loads;
     let load = |index: usize| loads[index].load(Ordering::Relaxed);
     let least = (0..loads.len()).min_by_key(|index| load(*index)).unwrap_or(lane.index);
     let index = if load(least) + LOAD_DIFFERENCE < load(lane.index) { least } else { lane.index };
     loads[index].fetch_add(1, Ordering::AcqRel);
     if index == lane.index {
-        return begin(lane, name.clone(), stream);
+        return begin(lane, name.clone(), stream, admitted);
     }
     match stream.into_std() {
         Ok(stream) => {
-            if let Err(unsent) = lane.shared.commands[index].send(Command::Serve(name.clone(), stream)) {
+            if let Err(unsent) = lane.shared.commands[index].send(Command::Serve(name.clone(), stream, admitted)) {
                 loads[index].fetch_sub(1, Ordering::AcqRel);
                 loads[lane.index].fetch_add(1, Ordering::AcqRel);
-                if let Command::Serve(name, stream) = unsent.0 {
-                    adopt(lane, name, stream);
+                if let Command::Serve(name, stream, admitted) = unsent.0 {
+                    adopt(lane, name, stream, admitted);
                 }
             }
         }
@@ -82,111 +112,194 @@ fn place(lane: &Rc<Lane>, name: &ListenerName, stream: TcpStream) {
 }
 
 /// Already counted on this lane.
-pub(crate) fn adopt(lane: &Rc<Lane>, name: ListenerName, stream: std::net::TcpStream) {
+pub(crate) fn adopt(lane: &Rc<Lane>, name: ListenerName, stream: std::net::TcpStream, admitted: Option<Box<Admitted>>) {
     match TcpStream::from_std(stream) {
-        Ok(stream) => begin(lane, name, stream),
+        Ok(stream) => begin(lane, name, stream, admitted),
         Err(_) => drop(lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel)),
     }
 }
 
-fn begin(lane: &Rc<Lane>, name: ListenerName, stream: TcpStream) {
-    let peer = stream.peer_addr();
-    let client = peer.map(|peer| Client::new(name, peer, lane.clock.clone()));
-    let Ok(client) = client else {
+fn begin(lane: &Rc<Lane>, name: ListenerName, stream: TcpStream, admitted: Option<Box<Admitted>>) {
+    let (Ok(peer), Ok(destination)) = (stream.peer_addr(), stream.local_addr()) else {
         // Gone before it was looked at.
         lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel);
         return;
     };
-    let present = lane.enter_client(&client);
+    if forwarders::announces(lane, &name, peer.ip()) {
+        tokio::task::spawn_local(begin_announced(lane.clone(), name, stream, Ends { peer, destination }));
+        return;
+    }
+    begin_with(lane, name, stream, admitted, Ends { peer, destination }, false);
+}
+
+/// Reads who the client is; counted on this lane already.
+async fn begin_announced(lane: Rc<Lane>, name: ListenerName, mut stream: TcpStream, own: Ends) {
+    let announced = forwarders::announced(&lane, &mut stream).await;
+    let begun = announced.and_then(|announced| {
+        let ends = announced.addresses.map_or(own, |it| Ends { peer: it.source, destination: it.destination });
+        let admitted = admit(&lane, &name, ends.peer.ip()).ok()?;
+        Some((ends, admitted, announced.is_tls))
+    });
+    match begun {
+        Some((ends, admitted, is_tls)) => begin_with(&lane, name, stream, admitted, ends, is_tls),
+        None => drop(lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel)),
+    }
+}
+
+fn begin_with(lane: &Rc<Lane>, name: ListenerName, stream: TcpStream, admitted: Option<Box<Admitted>>, ends: Ends, spoke_tls: bool) {
+    let believed = forwarders::believed(lane, &name, ends.peer.ip());
+    let client = Client::new(name, ends, believed, lane.next_client(), lane.clock.clone());
+    if spoke_tls {
+        client.spoke_tls();
+    }
+    let present = lane.enter_client(&client, admitted);
     lane.shared.accepted[lane.index].fetch_add(1, Ordering::Relaxed);
     tokio::task::spawn_local(converse(lane.clone(), client, stream, present));
 }
 
-async fn converse(lane: Rc<Lane>, client: Rc<Client>, mut stream: TcpStream, _present: Present) {
-    let _ = stream.set_nodelay(true);
+async fn converse(lane: Rc<Lane>, client: Rc<Client>, socket: TcpStream, _present: Present) {
+    let _ = socket.set_nodelay(true);
     // A peer that vanished without a word is found in the end, also behind a tunnel.
-    let _ = socket2::SockRef::from(&stream).set_keepalive(true);
+    let _ = socket2::SockRef::from(&socket).set_keepalive(true);
+    let door = lane.table().door(&client.listener);
+    let (mut stream, negotiated) = match door {
+        None => (Stream::Plain(socket), None),
+        // On the heap: it is large, and short.
+        Some(door) => match Box::pin(secure(&lane, &client, &door, socket)).await {
+            Some((stream, is_http2)) => (stream, Some(is_http2)),
+            None => return,
+        },
+    };
     let activity = client.activity.clone();
-    let first = tokio::select! {
-        first = sniff(&mut stream, &activity) => first,
-        () = client.signalled() => return,
-    };
-    let Ok(Some((is_http2, early))) = first else {
-        return;
-    };
-    client.speaks_over(stream.as_raw_fd());
-    let service = {
-        let (lane, client) = (lane.clone(), client.clone());
-        service_fn(move |request| {
-            let (lane, client) = (lane.clone(), client.clone());
-            async move { Ok::<_, Infallible>(forward::handle(lane, client, request).await) }
-        })
-    };
-    if is_http2 {
-        client.speaks_http2();
-        let mut builder = http2::Builder::new(LocalExecutor);
-        builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HTTP2_HEADERS_BYTES_MAX);
-        if lane.is_draining() {
-            client.signal(crate::client::Signal::Graceful);
-        }
-        let io = Io::from_client(stream, early, activity);
-        // On the heap, as below: what waits in this function is then small.
-        let mut connection = Box::pin(builder.serve_connection(io, service));
-        client.drive(connection.as_mut()).await;
-        return;
-    }
-    let mut builder = http1::Builder::new();
-    // A client may say that it will send no more and still wait for its answer (RFC 9112 §9.6).
-    builder.half_close(true);
-    builder.max_buf_size(BUFFER_BYTES_MAX).max_headers(HEADERS_MAX);
-    let mut early = early;
-    loop {
-        let io = Io::from_client(stream, early, activity.clone());
-        let connection = builder.serve_connection(io, service.clone()).with_upgrades();
-        let mut connection = Box::new(connection);
-        if client.drive(Pin::new(&mut *connection)).await == End::Over {
-            let is_busy = client.is_busy();
-            let Some(parts) = connection.into_parts() else { return };
-            let (stream, _) = parts.io.into_parts();
-            if activity.is_broken_off() || client.is_killed() && is_busy {
-                // A clean end would tell an HTTP/1.0 client that its answer is whole (RFC 9112 §8).
-                let _ = stream.set_zero_linger();
-            } else if !client.is_killed() {
-                // On the heap: its buffer would be part of every connection, also of those that rest.
-                Box::pin(linger(stream)).await;
-            }
-            return;
-        }
-        // Parked: only the socket is kept until the client speaks.
-        let Some(parts) = connection.into_parts() else {
+    let (is_http2, early) = if negotiated == Some(true) {
+        (true, Bytes::new())
+    } else {
+        let first = tokio::select! {
+            first = sniff(&mut stream, &activity) => first,
+            () = client.signalled() => return leave(&client, stream).await,
+        };
+        let Ok(Some((has_preface, early))) = first else {
             return;
         };
-        let unread;
-        (stream, unread) = parts.io.into_parts();
-        early = [parts.read_buf, unread].concat().into();
-        if early.is_empty() {
-            let parked = &lane.shared.parked[lane.index];
-            parked.fetch_add(1, Ordering::Relaxed);
-            let is_back = tokio::select! {
-                // What has come is read, whatever we were told meanwhile.
-                biased;
-                _ = stream.readable() => true,
-                () = client.signalled() => false,
-            };
-            parked.fetch_sub(1, Ordering::Relaxed);
-            if !is_back {
-                return;
+        // Under TLS, HTTP/2 is negotiated (RFC 9113 §3.2): the preface alone is a malformed request.
+        (has_preface && negotiated.is_none(), early)
+    };
+    client.speaks_over(stream.socket().as_raw_fd());
+    if is_http2 {
+        // On the heap, as below: what waits in this function is then small.
+        return Box::pin(converse_http2(lane, client, stream, early)).await;
+    }
+    let conversation = Rc::new(Conversation::new(stream, early, activity));
+    client.speaks_http1(&conversation);
+    loop {
+        let (turn, was_busy) = {
+            let mut serving = Box::pin(requests::serve(&lane, &client, &conversation));
+            let turn = client.unless_killed(serving.as_mut()).await;
+            (turn, client.is_busy())
+        };
+        match turn {
+            Some(Turn::Rests) => {
+                client.parks(true);
+                let told = tokio::select! {
+                    // What has come is read, whatever we were told meanwhile.
+                    biased;
+                    () = poll_fn(|cx| conversation.poll_speaks(cx)) => false,
+                    () = client.signalled() => !client.has_spoken(),
+                };
+                client.parks(false);
+                if told || client.is_killed() {
+                    if let Some((stream, _)) = conversation.end() {
+                        leave(&client, stream).await;
+                    }
+                    return;
+                }
+                if client.is_told() {
+                    // The reactor may not have heard yet that it speaks.
+                    tokio::task::yield_now().await;
+                }
             }
+            ends => return end(&client, &conversation, ends, was_busy).await,
         }
     }
 }
 
+/// `None`: the connection is killed.
+async fn end(client: &Rc<Client>, conversation: &Conversation, how: Option<Turn>, was_busy: bool) {
+    let Some((stream, early)) = conversation.end() else { return };
+    match how {
+        Some(Turn::Tunnel(tunnel)) => {
+            let _busy = client.begin();
+            client.unless_killed(Box::pin(tunnel.run(client, stream, early)).as_mut()).await;
+        }
+        // On the heap: its buffer would be part of every connection, also of those that rest.
+        Some(Turn::Closes) => Box::pin(linger(stream)).await,
+        // It may only have said that it sends no more.
+        Some(Turn::Over) => leave(client, stream).await,
+        Some(Turn::Resets) => drop(stream.socket().set_zero_linger()),
+        // An answer that is cut must not look whole to a client of HTTP/1.0.
+        None if was_busy => drop(stream.socket().set_zero_linger()),
+        _ => {}
+    }
+}
+
+async fn converse_http2(lane: Rc<Lane>, client: Rc<Client>, stream: Stream, early: Bytes) {
+    client.speaks_http2();
+    let outflow = Rc::<Outflow>::default();
+    let service = {
+        let (lane, client, outflow) = (lane.clone(), client.clone(), outflow.clone());
+        service_fn(move |request| {
+            let (lane, client, outflow) = (lane.clone(), client.clone(), outflow.clone());
+            async move { Ok::<_, Infallible>(streams::answer(&lane, &client, &outflow, request).await) }
+        })
+    };
+    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+    builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HTTP2_HEADERS_BYTES_MAX);
+    if lane.is_draining() {
+        client.signal(Signal::Graceful);
+    }
+    let left = Left::default();
+    let ended = {
+        let io = Io::from_client(stream, early, client.activity.clone(), outflow, &left);
+        client.drive(pin!(builder.serve_connection(io, service))).await
+    };
+    let Some((stream, flood)) = left.take() else { return };
+    if let Some(flood) = flood {
+        lane.note_flood(flood, &client);
+    }
+    if let Some(Err(_)) = ended {
+        // A GOAWAY says why; a reset would overtake it.
+        linger_for(stream, LINGER_FRAMES_BYTES_MAX).await;
+    }
+}
+
+/// `None`: the handshake came to nothing.
+async fn secure(lane: &Lane, client: &Client, door: &tls::Door, socket: TcpStream) -> Option<(Stream, bool)> {
+    let secured = tokio::select! {
+        secured = secure::accept(door, socket, &lane.shared.handshakes[lane.index]) => secured?,
+        () = client.signalled() => return None,
+    };
+    client.speaks_tls(secured.identity);
+    Some((secured.stream, secured.is_http2))
+}
+
+/// At rest. In clear, a close says all; under TLS, the word for it goes first.
+async fn leave(client: &Client, stream: Stream) {
+    if stream.is_tls() && !client.is_killed() {
+        Box::pin(linger(stream)).await;
+    }
+}
+
 /// Closing with bytes unread would reset the connection, and the client might never see its answer (RFC 9112 §9.6).
-async fn linger(mut stream: TcpStream) {
+pub(crate) async fn linger(stream: Stream) {
+    linger_for(stream, LINGER_BYTES_MAX).await;
+}
+
+async fn linger_for(mut stream: Stream, bytes_max: usize) {
     let discard = async {
         // The client learns at once that nothing more comes.
         let _ = stream.shutdown().await;
-        let (mut chunk, mut left) = ([0; 4096], LINGER_BYTES_MAX);
+        let mut stream = stream.into_socket();
+        let (mut chunk, mut left) = ([0; 4096], bytes_max);
         while let Ok(read @ 1..) = stream.read(&mut chunk).await {
             left = left.saturating_sub(read);
             if left == 0 {

@@ -6,15 +6,19 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use model::{ReleaseId, ServiceName, TargetId, VersionName};
+use model::{ListenerName, ReleaseId, ServiceName, TargetId, VersionName};
 use telemetry::LogWriter;
+use tls::Keyring;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::admission::{self, Addresses};
 use crate::clock::now_ms;
 use crate::counts::VersionCounts;
+use crate::flood::Flood;
 use crate::lane::Command;
 use crate::live::TargetLive;
 use crate::reason::Reason;
+use crate::secure::Handshakes;
 use crate::table::Lives;
 use crate::unit::Cells;
 use crate::watched::Watched;
@@ -24,12 +28,20 @@ pub(crate) struct Shared {
     /// Client connections per lane, including those on their way to it.
     pub(crate) loads: Vec<AtomicUsize>,
     pub(crate) accepted: Vec<AtomicU64>,
+    /// Of all lanes; beyond it clients wait in the kernel's queue.
+    pub(crate) connections_max: usize,
     /// Per lane: draws of earlier seconds since boot are all counted.
     pub(crate) complete_s: Vec<AtomicU64>,
     /// Client connections that rest without buffers, per lane.
     pub(crate) parked: Vec<AtomicUsize>,
     /// Answers made by the proxy, per lane and reason.
     pub(crate) made: Vec<Vec<AtomicU64>>,
+    /// Connections that were ended for a flood of frames, per lane and kind.
+    pub(crate) floods: Vec<[AtomicU64; Flood::ALL.len()]>,
+    pub(crate) handshakes: Vec<Handshakes>,
+    /// Connections that did not begin with the header that they had to begin with, per lane.
+    pub(crate) headers_refused: Vec<AtomicU64>,
+    pub(crate) keyring: Keyring,
     pub(crate) log: Option<LogWriter>,
     pub(crate) watched: Watched,
     registry: Mutex<Registry>,
@@ -39,16 +51,21 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(commands: Vec<UnboundedSender<Command>>, log: Option<LogWriter>) -> Self {
+    pub(crate) fn new(commands: Vec<UnboundedSender<Command>>, log: Option<LogWriter>, keyring: Keyring) -> Self {
         let threads = commands.len();
         let zeros = |_| Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             commands,
             loads: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             accepted: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            connections_max: admission::connections_max(),
             complete_s: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             parked: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             made: (0..threads).map(zeros).collect(),
+            floods: (0..threads).map(|_| Default::default()).collect(),
+            headers_refused: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            handshakes: (0..threads).map(|_| Handshakes::default()).collect(),
+            keyring,
             log,
             watched: Watched::default(),
             registry: Mutex::new(Registry { threads, ..Registry::default() }),
@@ -78,6 +95,10 @@ impl Shared {
     pub(crate) fn connections(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Acquire)).sum()
     }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.connections() >= self.connections_max
+    }
 }
 
 /// Beyond this the counts of versions that are gone leave the metrics: about 25 lines and 9 kB each.
@@ -91,6 +112,7 @@ pub(crate) struct Registry {
     pub(crate) mirrored: HashMap<(ServiceName, VersionName), Arc<VersionCounts>>,
     held: HashMap<ServiceName, Arc<AtomicU32>>,
     pub(crate) cells: HashMap<ReleaseId, Arc<Cells>>,
+    addresses: HashMap<ListenerName, Arc<Addresses>>,
 }
 
 impl Registry {
@@ -142,6 +164,10 @@ impl Lives for Registry {
 
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32> {
         self.held.entry(service.clone()).or_default().clone()
+    }
+
+    fn addresses(&mut self, listener: &ListenerName) -> Arc<Addresses> {
+        self.addresses.entry(listener.clone()).or_default().clone()
     }
 
     fn cells(&mut self, release: &ReleaseId, closing_s: u64, sticky: bool) -> Arc<Cells> {

@@ -2,18 +2,23 @@
 //!
 //! **Invariant**: immutable; a request reads one table. Between `pick` and the claim there is no await.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use model::{Arm, Draw, HostPattern, ListenerName, Mode, ReleaseId, ServiceName, ServiceRouting, TargetId, VersionName};
+use model::{
+    Arm, Draw, Forwarders, HostPattern, ListenerName, Mode, ProxyProtocol, ReleaseId, ServiceName, ServiceRouting, TargetId, VersionName,
+};
 use telemetry::SETS;
+use tls::{Door, Keyring, Trust};
 
+use crate::admission::Addresses;
 use crate::cohort::Cohorts;
 use crate::counts::VersionCounts;
 use crate::live::TargetLive;
 use crate::mirror::Mirror;
+use crate::number::Numbers;
 use crate::reason::Reason;
 use crate::unit::{Cells, Epoch};
 
@@ -21,10 +26,16 @@ use crate::unit::{Cells, Epoch};
 pub(crate) struct Table {
     pub(crate) services: Vec<Service>,
     pub(crate) listeners: Vec<(ListenerName, Routes)>,
+    /// Of listeners that speak TLS.
+    doors: BTreeMap<String, Arc<Door>>,
+    /// Of listeners at which somebody is believed what it says of clients.
+    forwarders: BTreeMap<ListenerName, Arc<Forwarders>>,
+    /// Of listeners that count the connections of an address: how many it may have.
+    addresses: HashMap<ListenerName, (Arc<Addresses>, u32)>,
     /// Numbers of targets whose version is in an arm or a preview: their connections may be kept.
-    pub(crate) poolable: HashSet<u64>,
+    pub(crate) poolable: Numbers,
     /// Numbers of targets whose version is in an arm: what is idle on others is closed at a switch.
-    pub(crate) serving: HashSet<u64>,
+    pub(crate) serving: Numbers,
 }
 
 pub(crate) struct Service {
@@ -45,6 +56,10 @@ pub(crate) struct Service {
     pub(crate) held: Arc<AtomicU32>,
     pub(crate) response_header_timeout_ms: u64,
     pub(crate) stream_idle_timeout_ms: u64,
+    /// Its targets speak TLS.
+    pub(crate) trust: Option<Arc<Trust>>,
+    /// Its targets are told who the client is.
+    pub(crate) announces: Option<proxy_protocol::Version>,
 }
 
 pub(crate) struct Version {
@@ -54,6 +69,8 @@ pub(crate) struct Version {
 }
 
 pub(crate) struct Target {
+    /// Among its version's.
+    pub(crate) index: usize,
     pub(crate) address: std::net::SocketAddr,
     pub(crate) healthy: bool,
     pub(crate) live: Arc<TargetLive>,
@@ -61,16 +78,16 @@ pub(crate) struct Target {
 
 #[derive(Default)]
 pub(crate) struct Routes {
-    previews: HashMap<String, (usize, usize)>,
-    exact: HashMap<String, Vec<PathRoute>>,
+    previews: HashMap<Vec<u8>, (usize, usize)>,
+    exact: HashMap<Vec<u8>, Vec<PathRoute>>,
     /// Longest first.
-    suffixes: Vec<(String, Vec<PathRoute>)>,
+    suffixes: Vec<(Vec<u8>, Vec<PathRoute>)>,
     any: Vec<PathRoute>,
 }
 
 /// Longest first within a list.
 struct PathRoute {
-    prefix: String,
+    prefix: Vec<u8>,
     service: usize,
 }
 
@@ -89,13 +106,18 @@ pub(crate) trait Lives {
     fn mirrored(&mut self, service: &ServiceName, version: &VersionName) -> Arc<VersionCounts>;
     fn held(&mut self, service: &ServiceName) -> Arc<AtomicU32>;
     fn cells(&mut self, release: &ReleaseId, closing_s: u64, sticky: bool) -> Arc<Cells>;
+    fn addresses(&mut self, listener: &ListenerName) -> Arc<Addresses>;
 }
 
 impl Table {
-    pub(crate) fn compile(snapshot: &model::Snapshot, lives: &mut impl Lives) -> Table {
-        let mut table = Table::default();
+    pub(crate) fn compile(snapshot: &model::Snapshot, lives: &mut impl Lives, keyring: &Keyring) -> Table {
+        let tls = snapshot.tls.iter().map(|(name, settings)| (name.as_str().to_owned(), settings.clone())).collect();
+        let limits = snapshot.connections_per_address.iter();
+        let addresses = limits.map(|(name, max)| (name.clone(), (lives.addresses(name), *max))).collect();
+        let forwarders = snapshot.forwarders.iter().map(|(name, it)| (name.clone(), Arc::new(it.clone()))).collect();
+        let mut table = Table { doors: keyring.doors(&tls), addresses, forwarders, ..Table::default() };
         for routing in &snapshot.services {
-            let service = compile_service(routing, lives);
+            let service = compile_service(routing, lives, keyring);
             let number = table.services.len();
             for (index, version) in service.versions.iter().enumerate() {
                 let serves = service.arms.iter().any(|(_, arm)| *arm == index);
@@ -109,10 +131,10 @@ impl Table {
             }
             for route in &routing.routes {
                 let routes = table.routes_of(&route.listener);
-                routes.add(&route.host, PathRoute { prefix: route.path.clone(), service: number });
+                routes.add(&route.host, PathRoute { prefix: route.path.clone().into_bytes(), service: number });
                 for preview in &routing.previews {
                     if let Some(version) = service.version(preview.version.as_str()) {
-                        routes.previews.insert(preview.host.clone(), (number, version));
+                        routes.previews.insert(preview.host.clone().into_bytes(), (number, version));
                     }
                 }
             }
@@ -132,8 +154,23 @@ impl Table {
         &mut self.listeners.last_mut().expect("just pushed").1
     }
 
+    /// `None`: nobody is believed there.
+    pub(crate) fn forwarders(&self, listener: &ListenerName) -> Option<&Arc<Forwarders>> {
+        self.forwarders.get(listener)
+    }
+
+    /// `None`: the listener speaks in clear.
+    pub(crate) fn door(&self, listener: &ListenerName) -> Option<Arc<Door>> {
+        self.doors.get(listener.as_str()).cloned()
+    }
+
+    /// `None`: the listener lets an address have as many connections as it likes.
+    pub(crate) fn addresses(&self, listener: &ListenerName) -> Option<&(Arc<Addresses>, u32)> {
+        self.addresses.get(listener)
+    }
+
     /// `host` is in lower case and without port; `wanted` is the value of `x-changeover-version`.
-    pub(crate) fn route(&self, listener: &ListenerName, host: &str, path: &str, wanted: Option<&[u8]>) -> Result<Routed, Reason> {
+    pub(crate) fn route(&self, listener: &ListenerName, host: &[u8], path: &[u8], wanted: Option<&[u8]>) -> Result<Routed, Reason> {
         let (_, routes) = self.listeners.iter().find(|(name, _)| name == listener).ok_or(Reason::NoRoute)?;
         if let Some(&(service, version)) = routes.previews.get(host) {
             return Ok(Routed { service, only: Some(version) });
@@ -151,10 +188,10 @@ impl Routes {
     fn add(&mut self, host: &HostPattern, route: PathRoute) {
         match host {
             HostPattern::Any => self.any.push(route),
-            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default().push(route),
-            HostPattern::Suffix(suffix) => match self.suffixes.iter_mut().find(|(known, _)| known == suffix) {
+            HostPattern::Exact(name) => self.exact.entry(name.clone().into_bytes()).or_default().push(route),
+            HostPattern::Suffix(suffix) => match self.suffixes.iter_mut().find(|(known, _)| known == suffix.as_bytes()) {
                 Some((_, routes)) => routes.push(route),
-                None => self.suffixes.push((suffix.clone(), vec![route])),
+                None => self.suffixes.push((suffix.clone().into_bytes(), vec![route])),
             },
         }
     }
@@ -167,30 +204,30 @@ impl Routes {
         self.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
     }
 
-    fn find(&self, host: &str, path: &str) -> Option<usize> {
+    fn find(&self, host: &[u8], path: &[u8]) -> Option<usize> {
         let exact = self.exact.get(host).and_then(|routes| longest(routes, path));
         let suffix = || {
-            let mut matching = self.suffixes.iter().filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
+            let mut matching = self.suffixes.iter().filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix));
             matching.find_map(|(_, routes)| longest(routes, path))
         };
         exact.or_else(suffix).or_else(|| longest(&self.any, path))
     }
 }
 
-fn longest(routes: &[PathRoute], path: &str) -> Option<usize> {
+fn longest(routes: &[PathRoute], path: &[u8]) -> Option<usize> {
     routes.iter().find(|route| prefix_matches(&route.prefix, path)).map(|route| route.service)
 }
 
 /// Whole segments: `/api` matches `/api` and `/api/x`, not `/apis`.
-fn prefix_matches(prefix: &str, path: &str) -> bool {
+fn prefix_matches(prefix: &[u8], path: &[u8]) -> bool {
     match path.strip_prefix(prefix) {
-        Some(rest) => rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'),
+        Some(rest) => rest.is_empty() || prefix.ends_with(b"/") || rest.starts_with(b"/"),
         // `*` of OPTIONS belongs to whoever owns the root.
-        None => path == "*" && prefix == "/",
+        None => path == b"*" && prefix == b"/",
     }
 }
 
-fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service {
+fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives, keyring: &Keyring) -> Service {
     let versions: Vec<Version> = routing
         .versions
         .iter()
@@ -200,10 +237,11 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
             targets: version
                 .targets
                 .iter()
-                .map(|target| {
+                .enumerate()
+                .map(|(index, target)| {
                     let live = lives.target(&target.id, &routing.name, &version.version);
                     live.checked(target.healthy);
-                    Target { address: target.address, healthy: target.healthy, live }
+                    Target { index, address: target.address, healthy: target.healthy, live }
                 })
                 .collect(),
         })
@@ -233,6 +271,11 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives) -> Service 
         held: lives.held(&routing.name),
         response_header_timeout_ms: routing.response_header_timeout_ms,
         stream_idle_timeout_ms: routing.stream_idle_timeout_ms,
+        trust: routing.target_tls.as_ref().map(|settings| keyring.trust(settings)),
+        announces: routing.target_proxy_protocol.map(|version| match version {
+            ProxyProtocol::V1 => proxy_protocol::Version::V1,
+            ProxyProtocol::V2 => proxy_protocol::Version::V2,
+        }),
         versions,
     }
 }

@@ -3,43 +3,35 @@
 //! **Invariant**: a request that reached a version is counted exactly once, when its ticket is dropped.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Uri};
+use http1::{Known, RequestHead};
 use telemetry::LogRecord;
 
+use crate::chosen::{Chosen, Claim};
 use crate::client::{Busy, Client};
-use crate::counts::VersionCounts;
 use crate::lane::Lane;
-use crate::live::{Claim, TargetLive};
 use crate::reason::Reason;
 use crate::unit::Unit;
 use crate::watched::Names;
 
-/// The request's own words, kept only when a log wants them.
-#[derive(Clone)]
-pub(crate) struct Words {
-    pub(crate) method: Method,
-    pub(crate) host: Option<HeaderValue>,
-    pub(crate) uri: Uri,
-}
-
 pub(crate) struct Ticket {
     pub(crate) lane: Rc<Lane>,
     pub(crate) client: Rc<Client>,
-    pub(crate) target: Arc<TargetLive>,
+    pub(crate) chosen: Chosen,
     pub(crate) claim: Option<Claim>,
-    pub(crate) counts: Arc<VersionCounts>,
     pub(crate) started: Instant,
     /// When the answer's head came.
     pub(crate) to_head: Option<Duration>,
+    /// And with it the whole answer.
+    pub(crate) is_whole: bool,
     pub(crate) unit: Option<Box<Unit>>,
     pub(crate) status: u16,
     pub(crate) bytes: u64,
     pub(crate) bad: bool,
     pub(crate) reason: Option<Reason>,
-    pub(crate) words: Option<Box<Words>>,
+    /// The request's own words, kept only when a log wants them.
+    pub(crate) words: Option<Rc<RequestHead>>,
     pub(crate) busy: Option<Busy>,
     /// False when the request goes on elsewhere.
     pub(crate) counts_once: bool,
@@ -48,14 +40,15 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     /// The request goes on elsewhere: it is counted there.
-    pub(crate) fn goes_on(mut self) -> (Option<Box<Words>>, Option<Busy>, Option<Box<Unit>>) {
+    pub(crate) fn goes_on(mut self) -> (Option<Busy>, Option<Box<Unit>>) {
         self.counts_once = false;
-        (self.words.take(), self.busy.take(), self.unit.take())
+        (self.busy.take(), self.unit.take())
     }
 
     /// The answer's head has come; `is_whole`: nothing follows it.
     pub(crate) fn answered(&mut self, is_whole: bool) {
         self.to_head = Some(self.started.elapsed());
+        self.is_whole = is_whole;
         if let Some(unit) = &mut self.unit {
             unit.answered(self.bad, is_whole);
         }
@@ -88,32 +81,41 @@ impl Drop for Ticket {
         if !self.counts_once {
             return;
         }
-        let duration = self.started.elapsed();
-        self.counts.record(self.lane.index, self.status, self.bad, self.to_head, duration);
+        let duration = if self.is_whole { self.to_head } else { None }.unwrap_or_else(|| self.started.elapsed());
+        self.chosen.counts().record(self.lane.index, self.status, self.bad, self.to_head, duration);
         if self.bad || self.reason != Some(Reason::ClientLeft) {
             self.lane.watched().ended(self.names, self.bad);
         }
         if self.bad {
-            self.counts.record_cluster(self.lane.index, hash(self.client.peer));
+            self.chosen.counts().record_cluster(self.lane.index, hash(self.client.peer));
             if let Some(unit) = &mut self.unit {
                 unit.failed();
             }
         }
-        if let Some(words) = &self.words {
+        if let Some(words) = self.words.as_ref().filter(|_| self.lane.wants(self.status, self.reason)) {
+            let live = self.chosen.live();
             self.lane.log(&LogRecord {
-                client: self.client.peer.ip(),
-                method: words.method.as_str(),
-                host: words.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
-                path: words.uri.path_and_query().map_or("", |path| path.as_str()),
-                protocol: if self.client.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
                 status: self.status,
                 bytes: self.bytes,
                 duration,
-                service: self.target.service.as_str(),
-                version: self.target.version.as_str(),
-                target: self.target.id.as_str(),
+                service: live.service.as_str(),
+                version: live.version.as_str(),
+                target: live.id.as_str(),
                 reason: self.reason.map_or("", Reason::name),
+                ..record(&self.client, Some(words))
             });
         }
+    }
+}
+
+/// A line for the log with what is known of the request itself; without its head when that was refused.
+pub(crate) fn record<'a>(client: &Client, words: Option<&'a RequestHead>) -> LogRecord<'a> {
+    let host = words.and_then(|words| words.fields.get(Known::Host)).and_then(|host| std::str::from_utf8(host).ok());
+    LogRecord {
+        method: words.map_or("", |words| words.method.as_str()),
+        host: host.unwrap_or_default(),
+        path: words.and_then(|words| std::str::from_utf8(words.target()).ok()).unwrap_or_default(),
+        protocol: if client.is_http2() { "HTTP/2" } else { "HTTP/1.1" },
+        ..LogRecord::of_connection(words.map_or(client.peer.ip(), |words| client.address(&words.fields)))
     }
 }

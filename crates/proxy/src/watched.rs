@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http1::Fields;
 use telemetry::{REQUEST_ID_FIELD, RequestEnded, request_name, trace_id};
 
 /// Taken twenty times a second: room for a million a second.
@@ -28,18 +28,17 @@ impl Watched {
     }
 
     /// What a request is called; one without an id gets one, for its target to hand on.
-    pub(crate) fn names(&self, headers: &mut HeaderMap) -> Names {
+    pub(crate) fn names(&self, fields: &mut Fields) -> Names {
         if !self.on.load(Ordering::Relaxed) {
             return UNWATCHED;
         }
-        const ID: HeaderName = HeaderName::from_static(REQUEST_ID_FIELD);
-        const TRACE: HeaderName = HeaderName::from_static("traceparent");
-        let name_of = |value: &HeaderValue| value.to_str().ok().filter(|id| !id.is_empty()).map(request_name);
-        let trace = headers.get(TRACE).and_then(|value| trace_id(value.to_str().ok()?)).map_or(0, request_name);
-        let id = headers.get(ID).and_then(name_of).unwrap_or_else(|| {
+        // Ids are ASCII text.
+        let text = |value| std::str::from_utf8(value).ok().filter(|text| text.is_ascii() && !text.is_empty());
+        let trace = fields.get_named("traceparent").and_then(text).and_then(trace_id).map_or(0, request_name);
+        let known = fields.get_named(REQUEST_ID_FIELD).and_then(text).map(request_name);
+        let id = known.unwrap_or_else(|| {
             let id = format!("{:032x}", fastrand::u128(..));
-            let value = HeaderValue::from_str(&id).expect("hexadecimal");
-            headers.insert(ID, value);
+            fields.set_named(REQUEST_ID_FIELD, id.as_bytes());
             request_name(&id)
         });
         [id, trace]
@@ -73,15 +72,15 @@ mod tests {
 
     #[test]
     fn a_request_is_called_by_its_id_and_its_trace_and_gets_an_id_only_when_somebody_waits() {
-        let (watched, mut headers) = (Watched::default(), HeaderMap::new());
-        assert_eq!((watched.names(&mut headers), headers.len()), (UNWATCHED, 0));
+        let (watched, mut fields) = (Watched::default(), Fields::default());
+        assert_eq!((watched.names(&mut fields), fields.len()), (UNWATCHED, 0));
         watched.set(true);
-        let [id, trace] = watched.names(&mut headers);
-        let given = headers[REQUEST_ID_FIELD].to_str().expect("text").to_owned();
-        assert_eq!((id, trace, given.len()), (request_name(&given), 0, 32));
-        headers.insert(REQUEST_ID_FIELD, HeaderValue::from_static("mine"));
-        headers.insert("traceparent", HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        let names = watched.names(&mut headers);
+        let [id, trace] = watched.names(&mut fields);
+        let given = std::str::from_utf8(fields.get_named(REQUEST_ID_FIELD).expect("given")).expect("text");
+        assert_eq!((id, trace, given.len()), (request_name(given), 0, 32));
+        fields.set_named(REQUEST_ID_FIELD, b"mine");
+        fields.push_named("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let names = watched.names(&mut fields);
         assert_eq!(names, [request_name("mine"), request_name("4bf92f3577b34da6a3ce929d0e0e4736")]);
         watched.ended(names, true);
         watched.ended(UNWATCHED, true);

@@ -40,6 +40,45 @@ fn an_answer_framed_in_two_ways_or_in_an_unknown_one_is_refused() {
 }
 
 #[test]
+fn what_is_no_answer_never_reaches_a_client() {
+    let many: &str = (0..120).fold(String::new(), |text, number| text + &format!("x-{number}: secret\r\n")).leak();
+    let heads = [
+        "HTTP/1.1 abc OK\r\nx: secret\r\n",
+        "HTTP/1.1 99 Low\r\nx: secret\r\n",
+        "HTTP/1.1 1000 High\r\nx: secret\r\n",
+        "HTTP/1.2 200 OK\r\nx: secret\r\n",
+        "HTTP/2.0 200 OK\r\nx: secret\r\n",
+        "ICY 200 OK\r\nx: secret\r\n",
+        "<html>secret</html>\r\n",
+        "HTTP/1.1 200 OK\r\nx: secret\r\n folded\r\n",
+        "HTTP/1.1 200 OK\r\nx : secret\r\n",
+        "HTTP/1.1 200 OK\r\nx: secret\0\r\n",
+        "HTTP/1.1 200 OK\r\nx: secret\rset-cookie: evil\r\n",
+        "HTTP/1.1 200 OK\r\nsecret\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: -1\r\nx: secret\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: +6\r\nx: secret\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 6, 7\r\nx: secret\r\n",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\nx: secret\r\n",
+        format!("HTTP/1.1 200 OK\r\n{many}").leak(),
+        format!("HTTP/1.1 200 OK\r\nx: {}\r\n", "secret".repeat(20_000)).leak(),
+    ];
+    for head in heads {
+        let target = Target::new(move |_, stream| stream.write_all(format!("{head}\r\nsecret").as_bytes()).is_ok());
+        let house = House::serving(&target);
+        for asked in 1..=2 {
+            let answer = house.ask(GET);
+            assert_eq!((status(&answer), reason(&answer)), (502, "bad_answer"), "{head:?}: {answer}");
+            assert!(!answer.contains("secret"), "{head:?}: {answer}");
+            assert_eq!(target.connections.load(Ordering::SeqCst), asked, "{head:?}: its line was used again");
+        }
+    }
+    // A switch that nobody asked for.
+    let house = House::serving(&saying("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\nsecret"));
+    let answer = house.ask(GET);
+    assert!(status(&answer) == 502 && !answer.contains("secret"), "{answer}");
+}
+
+#[test]
 fn answers_without_a_body_stay_without_one() {
     let check = |request: &str, given: &'static str, expect_status: u16, field: &str| {
         let house = House::serving(&saying(given));
@@ -54,9 +93,26 @@ fn answers_without_a_body_stay_without_one() {
     };
     check("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", 200, "content-length: 10\r\n");
     check(GET, "HTTP/1.1 204 No Content\r\n\r\n", 204, "");
-    check(GET, "HTTP/1.1 304 Not Modified\r\netag: \"x\"\r\n\r\n", 304, "etag: \"x\"\r\n");
-    // Informational answers are consumed: hyper's server cannot send them.
-    check(GET, "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, "");
+    check(GET, "HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\n\r\n", 205, "content-length: 0\r\n");
+    check(GET, "HTTP/1.1 304 Not Modified\r\netag: \"x\"\r\ncontent-length: 10\r\n\r\n", 304, "etag: \"x\"\r\ncontent-length: 10\r\n");
+}
+
+#[test]
+fn answers_before_the_last_one_pass_to_who_understands_them() {
+    let target = Target::new(|_, stream| {
+        // A 100 was not asked for here.
+        let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\nconnection: y\r\n\r\n");
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok()
+    });
+    let house = House::serving(&target);
+    let mut client = house.client();
+    for _ in 0..2 {
+        client.send(GET);
+        assert_eq!(client.read_until("\r\n\r\n"), "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n");
+        assert_eq!(body(&client.answer()), "ok");
+    }
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(status(&client.rest()), 200, "HTTP/1.0 knows none");
 }
 
 #[test]
@@ -258,4 +314,31 @@ fn a_request_that_is_abandoned_is_counted() {
     house.runtime.block_on(house.proxy.drain(std::time::Duration::ZERO, std::time::Duration::from_millis(200)));
     eventually("counted", || house.proxy.counts(&service(), &version("v1")).requests == 1);
     assert_eq!(bad(&house), 0, "the client's own doing");
+}
+
+#[test]
+fn an_authority_is_answered_before_any_route_and_only_what_it_may_ask() {
+    let house = House::serving(&saying("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\ntarget"));
+    house.proxy.keyring().issued().set_token("abc", Some("abc.print".into()));
+    let mut client = house.client();
+    let mut ask = |method: &str, path: &str| {
+        client.send(&format!("{method} {path} HTTP/1.1\r\nHost: anybody.test\r\n\r\n"));
+        client.read_until("\r\n\r\n")
+    };
+    let head = ask("HEAD", "/.well-known/acme-challenge/abc");
+    assert!(status(&head) == 200 && head.contains("content-length: 9\r\n"), "{head}");
+    let check = |path: &str, expected: &str| {
+        let answer = house.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!((status(&answer), body(&answer)), (200, expected), "{path}");
+    };
+    check("/.well-known/acme-challenge/abc", "abc.print");
+    check("/.well-known/acme-challenge/abc?x=y", "abc.print");
+    check("/.well-known/acme-challenge/abcd", "target");
+    check("/.well-known/acme-challenge/", "target");
+    check("/.well-known/ACME-challenge/abc", "target");
+    let malformed = house.ask("GET /.well-known/acme-challenge/abc HTTP/1.1\r\n\r\n");
+    assert_eq!(status(&malformed), 400, "a request without a host stays one");
+    house.proxy.keyring().issued().set_token("abc", None);
+    check("/.well-known/acme-challenge/abc", "target");
+    assert_eq!(status(&ask("GET", "/")), 200, "the connection goes on");
 }

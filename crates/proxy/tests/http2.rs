@@ -148,3 +148,94 @@ fn a_broken_answer_resets_the_stream() {
         assert!(matches!(failed, Some(Err(_))), "a clean end of a broken body");
     });
 }
+
+/// A body and its trailers; an error: it broke off.
+type Whole = Result<(String, Option<http::HeaderMap>), ()>;
+
+/// An answer as hyper's client reads it.
+fn answered(house: &House, request: Request<Text>) -> (u16, http::HeaderMap, Whole) {
+    house.runtime.block_on(async {
+        let mut send = connect(house.address).await;
+        let (head, mut body) = send.send_request(request).await.expect("answer").into_parts();
+        let (mut all, mut trailers) = (Vec::new(), None);
+        let whole = loop {
+            match std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                None => break Ok((String::from_utf8(all).expect("text"), trailers)),
+                Some(Err(_)) => break Err(()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => all.extend(data),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+            }
+        };
+        (head.status.as_u16(), head.headers, whole)
+    })
+}
+
+#[test]
+fn fields_of_the_targets_connection_do_not_reach_http_2() {
+    let target = Target::new(|_, stream| {
+        let head = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nConnection: keep-alive, x-inner\r\nKeep-Alive: timeout=5\r\n\
+                    X-Inner: 1\r\nProxy-Connection: close\r\nUpgrade: h2c\r\nX-Outer: 1\r\nTransfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n";
+        let body = "2\r\nhi\r\n0\r\nContent-Length: 9\r\nX-T: 1\r\nX-Unannounced: 1\r\n\r\n";
+        std::io::Write::write_all(stream, format!("{head}{body}").as_bytes()).is_ok()
+    });
+    let house = House::serving(&target);
+    let (status, fields, whole) = answered(&house, get(&[("te", "trailers")]));
+    // The 103 was consumed: hyper's server cannot send one.
+    assert_eq!((status, fields.get("x-outer").map(|value| value.as_bytes())), (200, Some(&b"1"[..])));
+    for gone in ["connection", "keep-alive", "x-inner", "proxy-connection", "upgrade", "transfer-encoding", "link"] {
+        assert!(!fields.contains_key(gone), "{gone} in {fields:?}");
+    }
+    let (text, trailers) = whole.expect("whole");
+    let trailers = trailers.expect("trailers");
+    assert_eq!((text.as_str(), trailers.get("x-t").is_some(), trailers.contains_key("content-length")), ("hi", true, false));
+    // Who does not ask for trailers gets none that it was not told of.
+    let (_, fields, whole) = answered(&house, get(&[]));
+    assert!(!fields.contains_key("trailer") && whole.expect("whole").1.is_none_or(|trailers| !trailers.contains_key("content-length")));
+}
+
+#[test]
+fn a_bad_answer_becomes_502_over_http_2_too() {
+    for given in
+        ["garbage\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", "HTTP/1.1 200 OK\r\nx: a\rb\r\n\r\n"]
+    {
+        let house = House::serving(&Target::new(move |_, stream| std::io::Write::write_all(stream, given.as_bytes()).is_ok()));
+        let (status, fields, _) = answered(&house, get(&[]));
+        assert_eq!((status, fields["x-changeover-reason"].as_bytes()), (502, &b"bad_answer"[..]), "{given:?}");
+    }
+    for given in ["HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloXX"]
+    {
+        let target = Target::new(move |_, stream| {
+            let _ = std::io::Write::write_all(stream, given.as_bytes());
+            false
+        });
+        let (status, _, whole) = answered(&House::serving(&target), get(&[]));
+        assert!(status == 200 && whole.is_err(), "{given:?} became whole: {whole:?}");
+    }
+}
+
+#[test]
+fn nobody_is_believed_over_http_2_who_asked_before() {
+    let target = Target::saying("ok");
+    let house = House::serving(&target);
+    let claims = [("forwarded", "for=9.9.9.9"), ("x-real-ip", "9.9.9.9"), ("x-forwarded-for", "9.9.9.9"), ("x-forwarded-proto", "https")];
+    let (status, _, _) = answered(&house, get(&claims));
+    let text = target.text();
+    assert!(status == 200 && !text.contains("9.9.9.9") && !text.contains("https"), "{text}");
+    assert!(text.contains("x-forwarded-for: 127.0.0.1\r\n") && text.contains("x-forwarded-proto: http\r\n"), "{text}");
+}
+
+#[test]
+fn an_expectation_over_http_2_is_met_or_refused() {
+    let target = Target::saying("ok");
+    let house = House::serving(&target);
+    let post = |expected: &str| {
+        let request = Request::post("http://a.example/y").version(Version::HTTP_2).header("expect", expected);
+        request.body(Text(Some("hello"))).expect("request")
+    };
+    assert_eq!(answered(&house, post("100-continue")).0, 200);
+    assert!(!target.text().contains("expect"));
+    assert_eq!(answered(&house, post("cake")).0, 417);
+    assert_eq!(target.requests(), 1);
+}

@@ -275,7 +275,7 @@ fn unlisten_leaves_the_socket_to_others() {
     assert_eq!(status(&client.answer()), 200);
     let other = proxy::Proxy::start(proxy::Config { threads: 1, access_log: None, black_box: None }).expect("start");
     let given = routing(&[("v1", 10_000)], &[("v1", &[target.address])]);
-    let snapshot = std::sync::Arc::new(model::Snapshot { generation: 1, services: vec![given] });
+    let snapshot = std::sync::Arc::new(model::Snapshot { generation: 1, services: vec![given], ..model::Snapshot::default() });
     house.runtime.block_on(other.install(snapshot)).expect("acknowledged");
     let mut waiting = house.client();
     waiting.send(GET);

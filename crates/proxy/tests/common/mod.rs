@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod auditor;
+pub mod frames;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,7 +108,7 @@ impl Target {
 }
 
 /// Where the first message in the buffer ends, by content-length or chunks.
-fn message_end(buffer: &[u8]) -> Option<usize> {
+pub fn message_end(buffer: &[u8]) -> Option<usize> {
     let head = find(buffer, b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
     if text.contains("transfer-encoding: chunked") {
@@ -146,6 +149,8 @@ pub fn routing(arms: &[(&str, u16)], versions: &[(&str, &[SocketAddr])]) -> Serv
         previews: Vec::<Preview>::new(),
         response_header_timeout_ms: 5_000,
         stream_idle_timeout_ms: 5_000,
+        target_tls: None,
+        target_proxy_protocol: None,
     }
 }
 
@@ -170,7 +175,7 @@ impl House {
     }
 
     pub fn install(&self, routing: ServiceRouting) {
-        let snapshot = Arc::new(Snapshot { generation: 1, services: vec![routing] });
+        let snapshot = Arc::new(Snapshot { generation: 1, services: vec![routing], ..Snapshot::default() });
         self.runtime.block_on(self.proxy.install(snapshot)).expect("acknowledged");
     }
 
