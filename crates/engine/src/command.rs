@@ -89,6 +89,11 @@ pub enum Command {
         desired: Box<Desired>,
     },
     Status,
+    /// An upgrade begins; answers with the newest event before it.
+    UpgradeBegins {
+        text: String,
+        who: String,
+    },
     /// Where a version's output is.
     LogFile {
         service: ServiceName,
@@ -155,6 +160,9 @@ pub enum ProcessEvent {
     },
 }
 
+/// The code of what was asked of a worker that had ended, or was about to: nothing of it was done.
+pub const ENDED: &str = "ended";
+
 #[derive(Debug)]
 pub enum Input {
     /// Happened elsewhere.
@@ -180,6 +188,8 @@ pub enum Input {
     PortTaken {
         target: TargetId,
     },
+    /// Another worker is to go on from what is kept: end as soon as nothing is half done, and touch nothing.
+    Release,
     /// No client is left on the data plane.
     CorridorDrained,
     /// What an interval of a user's metric gave: candidate, stable.
@@ -210,13 +220,18 @@ impl Engine {
         let takes_back = matches!(command, Command::Rollback { .. } | Command::Abort { .. });
         let _urgent = takes_back.then(|| self.store.urgent());
         let (reply, answer) = oneshot::channel();
-        let ended = || Rejected::new("unavailable", "changeover is ending");
+        let ended = || Rejected::new(ENDED, "changeover is ending, or is being replaced").hint("ask again in a moment");
         self.inputs.send(Input::Command(command, reply)).map_err(|_| ended())?;
         answer.await.unwrap_or_else(|_| Err(ended()))
     }
 
     pub fn tell(&self, event: ProcessEvent) {
         let _ = self.inputs.send(Input::Process(event));
+    }
+
+    /// The state may go to another worker.
+    pub fn release(&self) {
+        let _ = self.inputs.send(Input::Release);
     }
 
     /// Something that happened elsewhere in the house, for the events.

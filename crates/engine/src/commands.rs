@@ -35,6 +35,15 @@ impl Caretaker {
             Command::Start { service, who } => self.set_stopped(&service, false, &who).await,
             Command::Restart { service, who } => return self.restart(&service, &who, reply).await,
             Command::Remove { service, who } => self.remove(&service, &who).await,
+            Command::UpgradeBegins { .. } if !self.processes.is_kept() => {
+                let rejected = Rejected::new("conflict", "the keeper is gone, so nothing can be started; nothing was changed");
+                Err(rejected.hint("start it with `changeover up`"))
+            }
+            Command::UpgradeBegins { text, who } => {
+                let since = self.last_seq();
+                self.tell_of("", None, "upgrade_began", format!("{text} ({who})")).await;
+                Ok(json!({ "since": since }))
+            }
             Command::Resume { who } => self.resume(&who).await,
             Command::Apply { desired, .. } => return self.apply_desired(*desired, reply).await,
             Command::Plan { desired } => Ok(json!({ "changes": crate::desired::plan(&self.desired, &desired) })),

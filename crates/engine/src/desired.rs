@@ -12,7 +12,10 @@ pub(crate) fn plan(now: &Desired, next: &Desired) -> Vec<String> {
     for (name, listener) in &next.listeners {
         match now.listeners.get(name) {
             None => lines.push(format!("+ listener {name} on {}", listener.address)),
-            Some(old) if old != listener => lines.push(format!("~ listener {name}: {} → {}", old.address, listener.address)),
+            Some(old) if old.address != listener.address => {
+                lines.push(format!("~ listener {name}: {} → {}", old.address, listener.address));
+            }
+            Some(old) if old != listener => lines.push(format!("~ listener {name}: tls (at once, for new connections)")),
             Some(_) => {}
         }
     }
@@ -58,6 +61,9 @@ fn changed(old: &model::Service, new: &model::Service) -> String {
     if old.strategy != new.strategy {
         parts.push("strategy (from the next deploy on)")
     }
+    if old.tls != new.tls {
+        parts.push("tls (at once, for new connections to targets)")
+    }
     if parts.is_empty() {
         parts.push("settings (at once)")
     }
@@ -100,7 +106,7 @@ impl Caretaker {
             .values()
             .filter(|entry| {
                 let (was, is) = (old.services.get(&entry.kept.service), self.desired.services.get(&entry.kept.service));
-                entry.checks.is_some() && was.map(|it| &it.health) != is.map(|it| &it.health)
+                entry.checks.is_some() && was.map(|it| (&it.health, &it.tls)) != is.map(|it| (&it.health, &it.tls))
             })
             .map(|entry| entry.kept.id.clone())
             .collect();

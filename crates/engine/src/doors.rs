@@ -100,7 +100,10 @@ impl Caretaker {
     /// After `desired` was replaced: closes what is not in it any more, asks for the sockets of the rest. Without a keeper the next
     /// one is asked.
     pub(crate) fn open_and_close(&mut self, old: &Desired) {
-        for (name, _) in old.listeners.iter().filter(|(name, listener)| self.desired.listeners.get(*name) != Some(listener)) {
+        let stays = |name: &ListenerName, listener: &model::Listener| {
+            self.desired.listeners.get(name).is_some_and(|now| now.address == listener.address)
+        };
+        for (name, _) in old.listeners.iter().filter(|(name, listener)| !stays(name, listener)) {
             self.data_plane.unlisten(name);
         }
         let wanted = addresses(&self.desired);

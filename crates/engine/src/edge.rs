@@ -56,6 +56,10 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Requests and tunnels that a version has now.
     fn in_flight(&self, service: &ServiceName, version: &VersionName) -> usize;
     fn cut(&self, service: &ServiceName, version: &VersionName) -> usize;
+    /// Within the last `left` of a drain of `drain` WebSockets are asked to end, spread out. Asked again, nothing changes.
+    fn end_tunnels(&self, service: &ServiceName, version: &VersionName, drain: Duration, left: Duration);
+    /// The same for one target.
+    fn end_tunnels_of(&self, target: &TargetId, drain: Duration, left: Duration);
     /// Requests and tunnels that one target has now.
     fn in_flight_of(&self, target: &TargetId) -> usize;
     /// Accepts no more, lets clients finish, bounded.

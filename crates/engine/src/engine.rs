@@ -27,6 +27,8 @@ pub struct Config {
     pub desired: Option<Desired>,
     /// Requests and tunnels that ran when the worker before us was killed.
     pub cut: u64,
+    /// Trust in targets that are asked for their health over TLS.
+    pub keyring: tls::Keyring,
 }
 
 pub(crate) type Reply = oneshot::Sender<Result<serde_json::Value, Rejected>>;
@@ -80,6 +82,8 @@ pub(crate) struct Caretaker {
     pub(crate) switch_began: HashMap<ServiceName, std::time::Instant>,
     pub(crate) last_switch_us: HashMap<ServiceName, u64>,
     pub(crate) ending: Option<Ending>,
+    /// Asked to let go, and until when it may finish what is half done.
+    releasing: Option<Moment>,
 }
 
 /// Starts again after an exit that nobody asked for: back-off and a limit.
@@ -124,17 +128,27 @@ pub(crate) struct Ending {
     pub replies: Vec<Reply>,
 }
 
+/// In the state folder.
+pub const STATE_FILE: &str = "state.db";
 /// Keys that are needed at a start.
 const LOADED: [&str; 6] = ["service/", "target/", "desired", "good", "paused", "clock"];
 
-/// Opens the store, adopts what runs, and begins to drive. Returns the way in and the task, which ends after `Down`.
+/// How the event loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Down,
+    /// For another worker to go on; nothing was touched.
+    Released,
+}
+
+/// Opens the store, adopts what runs, and begins to drive. Returns the way in and the task, which ends after `Down` or a release.
 pub async fn start(
     config: Config,
     data_plane: Arc<dyn DataPlane>,
     processes: Arc<dyn Processes>,
     flags: Arc<dyn FlagPlane>,
-) -> Result<(Engine, tokio::task::JoinHandle<()>), StoreError> {
-    let (store, loaded) = Store::open(&config.state_dir.join("state.db"), &LOADED)?;
+) -> Result<(Engine, tokio::task::JoinHandle<Ended>), StoreError> {
+    let (store, loaded) = Store::open(&config.state_dir.join(STATE_FILE), &LOADED)?;
     let (reserve, taken_back) = Reserve::open(&config.state_dir.join("takeback.ring")).map_err(StoreError::Reserve)?;
     let (inputs, inbox) = mpsc::unbounded_channel();
     let (happenings, _) = broadcast::channel(1024);
@@ -197,6 +211,7 @@ pub async fn start(
         switch_began: HashMap::new(),
         last_switch_us: HashMap::new(),
         ending: None,
+        releasing: None,
     };
     let pinned: Option<crate::pause::Pinned> = stored("paused").first().and_then(|text| serde_json::from_str(text).ok());
     let pinned = pinned.filter(|pinned| !pinned.is_empty());
@@ -213,6 +228,27 @@ pub async fn start(
     Ok((engine, task))
 }
 
+/// Whether this binary understands a copy of the state, in this folder; the error is for people. What a start reads is read, strictly.
+pub fn rehearse(folder: &std::path::Path) -> Result<(), String> {
+    let (_, loaded) = Store::open(&folder.join(STATE_FILE), &LOADED).map_err(|error| match std::error::Error::source(&error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    })?;
+    let understood = |key: &str, value: &str| match key {
+        _ if key.starts_with("service/") => serde_json::from_str::<Service>(value).map(drop),
+        _ if key.starts_with("target/") => serde_json::from_str::<Kept>(value).map(drop),
+        "desired" => serde_json::from_str::<Desired>(value).map(drop),
+        "good" => serde_json::from_str::<crate::pause::Good>(value).map(drop),
+        "paused" => serde_json::from_str::<crate::pause::Pinned>(value).map(drop),
+        "clock" => serde_json::from_str::<Clock>(value).map(drop),
+        _ => Ok(()),
+    };
+    for (key, value) in &loaded.values {
+        understood(key, value).map_err(|error| format!("it does not understand what is kept as `{key}`: {error}"))?;
+    }
+    Ok(())
+}
+
 /// While something moves, deadlines are looked at this often; else every `REST`.
 const BUSY: Duration = Duration::from_millis(10);
 /// So many of them are remembered; a transition tells two or three.
@@ -220,9 +256,11 @@ const UNSURE_MAX: usize = 64;
 /// An event that could not be kept is looked at again after this.
 const RETRY_MS: u64 = 200;
 const REST: Duration = Duration::from_millis(200);
+/// Whoever takes over waits no longer.
+const RELEASE_MAX_MS: u64 = 2_000;
 
 impl Caretaker {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>, taken_back: Vec<TakenBack>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>, taken_back: Vec<TakenBack>) -> Ended {
         self.replay(taken_back);
         self.recover(kept).await;
         if fault_points::crashes() > 0 || self.config.cut > 0 {
@@ -245,13 +283,25 @@ impl Caretaker {
                 }
                 input = inbox.recv() => match input {
                     Some(input) => self.handle(input).await,
-                    None => return,
+                    None => return Ended::Down,
                 },
             }
             if self.has_ended() {
-                return;
+                return Ended::Down;
+            }
+            if self.lets_go() && inbox.is_empty() {
+                return Ended::Released;
             }
         }
+    }
+
+    /// Whether another worker may go on from what is kept. Whatever is half done it would finish, too: this only spares whoever waits for an
+    /// answer.
+    fn lets_go(&self) -> bool {
+        let Some(until) = self.releasing else { return false };
+        let spawns = self.targets.values().any(|entry| entry.life == Life::Spawning);
+        let is_quiet = self.switching.is_empty() && self.all_acknowledged() && !self.unsaved && !spawns;
+        is_quiet || self.now() >= until
     }
 
     /// After a start: adopt processes, listen, perform the effects that were open.
@@ -347,6 +397,7 @@ impl Caretaker {
             }
             Input::Acknowledged { generation, took_us } => self.acknowledged(generation, took_us).await,
             Input::PortTaken { target } => self.port_taken(&target).await,
+            Input::Release => self.releasing = Some(self.now() + RELEASE_MAX_MS),
             Input::CorridorDrained => self.corridor_drained().await,
             Input::Measured { service, release, metric, epoch, values } => self.measured(&service, &release, &metric, epoch, values),
             Input::GateFinished { release, gate, result } => {
@@ -420,10 +471,16 @@ impl Caretaker {
                     .map(|service| release::route(desired, &self.routed(service), &self.views(name), self.judged(service)))
             })
             .collect();
-        if self.published.services == services && self.published.generation > 0 {
+        let tls = self.desired.listeners.iter().filter_map(|(name, listener)| Some((name.clone(), listener.tls.clone()?))).collect();
+        let limits = self.desired.listeners.iter().filter_map(|(name, listener)| Some((name.clone(), listener.connections_per_address?)));
+        let generation = self.published.generation;
+        let listeners = self.desired.listeners.iter().filter(|(_, listener)| !listener.forwarders.is_empty());
+        let forwarders = listeners.map(|(name, listener)| (name.clone(), listener.forwarders.clone())).collect();
+        let snapshot = Snapshot { generation, services, tls, connections_per_address: limits.collect(), forwarders };
+        if *self.published == snapshot && generation > 0 {
             return;
         }
-        let snapshot = Arc::new(Snapshot { generation: self.published.generation + 1, services });
+        let snapshot = Arc::new(Snapshot { generation: generation + 1, ..snapshot });
         self.published = snapshot.clone();
         let generation = snapshot.generation;
         let install = self.data_plane.install(snapshot);

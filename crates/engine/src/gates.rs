@@ -161,7 +161,7 @@ impl Caretaker {
         };
         let address = self.first_address(&release.service, &release.candidate);
         let port = address.map(|address| address.port().to_string()).unwrap_or_default();
-        let url = address.map(|address| format!("http://{address}")).unwrap_or_default();
+        let url = address.map(|address| format!("{}://{address}", probe::scheme(desired.tls.is_some()))).unwrap_or_default();
         let fill = |text: &str| text.replace("{version}", release.candidate.as_str()).replace("{port}", &port).replace("{url}", &url);
         let folder = self.config.state_dir.join("jobs");
         std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -194,13 +194,15 @@ impl Caretaker {
         let inputs = self.inputs.clone();
         let release = Box::new(release.clone());
         let address = self.first_address(&release.service, &release.candidate);
+        let speech = self.speech(&release.service);
         tokio::spawn(async move {
+            let scheme = probe::scheme(speech.trust.is_some());
             let result = match address {
                 None => Err("the candidate has no target".to_owned()),
-                Some(address) => match probe::get(address, None, &path, timeout).await {
+                Some(address) => match probe::get(address, &speech, None, &path, timeout).await {
                     Ok(got) if (status.0..=status.1).contains(&got) => Ok(format!("GET {path} → {got}")),
-                    Ok(got) => Err(format!("GET http://{address}{path} → {got}")),
-                    Err(error) => Err(format!("GET http://{address}{path} → {error}")),
+                    Ok(got) => Err(format!("GET {scheme}://{address}{path} → {got}")),
+                    Err(error) => Err(format!("GET {scheme}://{address}{path} → {error}")),
                 },
             };
             let _ = inputs.send(Input::GateFinished { release, gate, result });

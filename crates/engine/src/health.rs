@@ -6,24 +6,31 @@ use model::{Health, TargetId};
 use tokio::sync::mpsc;
 
 use crate::command::Input;
-use crate::probe;
+use crate::probe::{self, Speech};
 
 /// Whether the target's own session listens on its port; absent when it cannot be told.
 pub(crate) type Owned = Box<dyn Fn() -> Option<bool> + Send + Sync>;
 
+/// Whom, how and how often.
+pub(crate) struct Asked {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) speech: Speech,
+    pub(crate) health: Health,
+}
+
 /// Asks again and again; reports every change, and every bad answer while the target was never healthy.
 pub(crate) async fn check(
     target: TargetId,
-    address: std::net::SocketAddr,
-    health: Health,
+    Asked { address, speech, health }: Asked,
     owned: Option<Owned>,
     inputs: mpsc::UnboundedSender<Input>,
 ) {
     let (mut good, mut bad, mut tries) = (0u32, 0u32, 0u32);
     let mut healthy: Option<bool> = None;
+    let scheme = probe::scheme(speech.trust.is_some());
     loop {
         let timeout = Duration::from_millis(health.timeout_ms);
-        let answer = probe::get(address, health.host.as_deref(), &health.path, timeout).await;
+        let answer = probe::get(address, &speech, health.host.as_deref(), &health.path, timeout).await;
         tries += 1;
         let (passed, what) = match answer {
             Ok(status) if (health.status.0..=health.status.1).contains(&status) => (true, status.to_string()),
@@ -42,7 +49,7 @@ pub(crate) async fn check(
         }
         if healthy != Some(now) || !now {
             healthy = Some(now);
-            let detail = format!("GET http://{address}{} → {what}", health.path);
+            let detail = format!("GET {scheme}://{address}{} → {what}", health.path);
             if inputs.send(Input::Health { target: target.clone(), healthy: now, fallen: bad >= health.fall, detail, tries }).is_err() {
                 return;
             }

@@ -1,5 +1,7 @@
 //! How a target leaves: no new request, those that run finish, then the stop signal, then `KILL`. Also the end of the worker.
 
+use std::time::Duration;
+
 use model::{ServiceName, TargetId};
 
 use crate::command::{Input, Rejected};
@@ -41,6 +43,12 @@ impl Caretaker {
             .collect();
         for id in drained {
             self.stop_target(&id).await;
+        }
+        for entry in self.targets.values() {
+            if let Life::Leaving { stop_at } = entry.life {
+                let (drain_ms, left_ms) = (entry.kept.stop.drain_ms, stop_at.saturating_sub(now));
+                self.data_plane.end_tunnels_of(&entry.kept.id, Duration::from_millis(drain_ms), Duration::from_millis(left_ms));
+            }
         }
         self.kill_overdue();
         self.look_at_restarts().await;

@@ -28,8 +28,8 @@ mod steps;
 mod take_back;
 mod targets;
 
-pub use command::{Command, Engine as Handle, Input, ProcessEvent, Rejected, WantedDeploy, WhenRunning};
+pub use command::{Command, ENDED, Engine as Handle, Input, ProcessEvent, Rejected, WantedDeploy, WhenRunning};
 pub use edge::{Acknowledged, Counted, Counts, DataPlane, Drained, ExitStatus, FlagPlane, Process, Processes, Recent, Spawn};
-pub use engine::{Config, start};
+pub use engine::{Config, Ended, STATE_FILE, rehearse, start};
 pub use logs::first_data;
 pub use store::{Happening, Store, StoreError};

@@ -116,6 +116,7 @@ impl Caretaker {
     }
 
     pub(crate) fn begin_checks(&mut self, id: &TargetId) {
+        let Some(speech) = self.targets.get(id).map(|entry| self.speech(&entry.kept.service)) else { return };
         let Some(entry) = self.targets.get_mut(id) else { return };
         let Some(desired) = self.desired.services.get(&entry.kept.service) else { return };
         let (processes, port) = (self.processes.clone(), entry.kept.address.port());
@@ -125,9 +126,19 @@ impl Caretaker {
             .clone()
             .filter(|_| entry.kept.ours)
             .map(|process| -> crate::health::Owned { Box::new(move || processes.listens(&process, port)) });
-        let check = crate::health::check(id.clone(), entry.kept.address, desired.health.clone(), owned, self.inputs.clone());
+        let asked = crate::health::Asked { address: entry.kept.address, speech, health: desired.health.clone() };
+        let check = crate::health::check(id.clone(), asked, owned, self.inputs.clone());
         if let Some(old) = entry.checks.replace(tokio::spawn(check)) {
             old.abort();
+        }
+    }
+
+    /// How targets of a service are spoken to.
+    pub(crate) fn speech(&self, service: &ServiceName) -> crate::probe::Speech {
+        let Some(desired) = self.desired.services.get(service) else { return crate::probe::Speech::default() };
+        crate::probe::Speech {
+            trust: desired.tls.as_ref().map(|settings| self.config.keyring.trust(settings)),
+            proxy_protocol: desired.target_proxy_protocol,
         }
     }
 

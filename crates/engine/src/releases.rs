@@ -1,5 +1,7 @@
 //! Drives releases: what to look at in each state, and what is told of each step.
 
+use std::time::Duration;
+
 use model::{ServiceName, TargetId, VersionName};
 use release::{Event, Kind, Outcome, Release, Service, State};
 use store::Batch;
@@ -194,6 +196,8 @@ impl Caretaker {
         if self.all_acknowledged() && self.data_plane.in_flight(name, version) == 0 {
             return Some(Event::Drained { cut: 0 });
         }
+        let left = Duration::from_millis(drain_ms.saturating_sub(in_state_ms));
+        self.data_plane.end_tunnels(name, version, Duration::from_millis(drain_ms), left);
         (in_state_ms >= drain_ms).then(|| Event::Drained { cut: self.data_plane.cut(name, version) })
     }
 

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeWriter, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, verified};
 use crate::pidfd::PidFd;
@@ -26,6 +28,20 @@ struct Process {
     is_own: bool,
     /// Open until the go is given or the worker dies.
     go: Option<PipeWriter>,
+    running: bool,
+    status: Option<Status>,
+}
+
+/// One of them, for the next binary.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct KeptChild {
+    id: String,
+    pid: i32,
+    start_time: u64,
+    is_own: bool,
+    /// Numbers of the pipe and of the pidfd.
+    pub(crate) go: Option<RawFd>,
+    pub(crate) descriptor: Option<RawFd>,
     running: bool,
     status: Option<Status>,
 }
@@ -95,6 +111,34 @@ impl Children {
         if !self.adopt(survivor, boot_id) {
             self.known.entry(survivor.id.clone()).or_insert_with(|| adopted(survivor, None));
         }
+    }
+
+    pub(crate) fn kept(&self) -> Vec<KeptChild> {
+        let kept = |(id, process): (&String, &Process)| KeptChild {
+            id: id.clone(),
+            pid: process.pid,
+            start_time: process.start_time,
+            is_own: process.is_own,
+            go: process.go.as_ref().map(AsRawFd::as_raw_fd),
+            descriptor: process.descriptor.as_ref().map(AsRawFd::as_raw_fd),
+            running: process.running,
+            status: process.status,
+        };
+        self.known.iter().map(kept).collect()
+    }
+
+    /// After the keeper has become another binary.
+    pub(crate) fn resume(&mut self, kept: KeptChild, go: Option<OwnedFd>, descriptor: Option<OwnedFd>) {
+        let process = Process {
+            pid: kept.pid,
+            start_time: kept.start_time,
+            descriptor: descriptor.map(|descriptor| PidFd::resumed(descriptor, kept.pid)),
+            is_own: kept.is_own,
+            go: go.map(PipeWriter::from),
+            running: kept.running,
+            status: kept.status,
+        };
+        self.known.insert(kept.id, process);
     }
 
     pub(crate) fn forget(&mut self, id: &str) {

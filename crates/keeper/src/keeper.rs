@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -21,8 +21,9 @@ use crate::listeners::Listeners;
 use crate::pidfd::PidFd;
 use crate::protocol::{FromKeeper, PROTOCOL, Status, Survivor, ToKeeper};
 use crate::restarts::Restarts;
-use crate::worker::Worker;
-use crate::{handover, identity, lock, signals};
+use crate::upgrade::Upgrade;
+use crate::worker::{Role, Worker};
+use crate::{handover, identity, lock, notify, signals};
 
 /// Exit codes of a first start that mean: do not try again, the user has to mend something.
 const GIVES_UP: [i32; 2] = [1, 64];
@@ -40,43 +41,35 @@ pub struct Options {
 }
 
 pub struct Keeper {
-    options: Options,
-    _lock: File,
+    pub(crate) options: Options,
+    pub(crate) lock: File,
     boot_id: String,
     /// What a worker leaves for the next one.
-    memory: File,
+    pub(crate) memory: File,
     signals: SignalFd,
-    listeners: Listeners,
-    children: Children,
-    worker: Option<Worker>,
+    pub(crate) listeners: Listeners,
+    pub(crate) children: Children,
+    pub(crate) worker: Option<Worker>,
     next_start: Instant,
     restarts: Restarts,
     /// Some worker of this keeper was ready.
-    was_ready: bool,
+    pub(crate) was_ready: bool,
     /// The signal that asked us to end.
-    ending: Option<i32>,
+    pub(crate) ending: Option<i32>,
     unopened: Vec<(SocketAddr, String)>,
+    pub(crate) upgrade: Option<Upgrade>,
+    /// Workers before the one that serves, which finish what they have.
+    pub(crate) retiring: Vec<Worker>,
+    /// The binary that it is to become.
+    pub(crate) replaces_itself: Option<PathBuf>,
 }
 
 /// Takes the state directory, and what an earlier keeper left, or else opens the listeners. To be called before any thread is
 /// started.
 pub fn open(options: Options) -> Result<Keeper, Error> {
     let lock = lock::take(&options.state_dir)?;
-    let mut keeper = Keeper {
-        _lock: lock,
-        memory: crate::black_box::create().map_err(Error::Connect)?,
-        boot_id: identity::boot_id().ok_or(Error::BootId)?,
-        signals: signals::open()?,
-        listeners: Listeners::with_inherited(),
-        children: Children::default(),
-        worker: None,
-        next_start: Instant::now(),
-        restarts: Restarts::default(),
-        was_ready: false,
-        ending: None,
-        unopened: Vec::new(),
-        options,
-    };
+    let memory = crate::black_box::create().map_err(Error::Connect)?;
+    let mut keeper = Keeper::new(options, lock, memory, Listeners::with_inherited())?;
     let until = Instant::now() + SETTLE_MAX;
     loop {
         keeper.take_over_orphan()?;
@@ -94,6 +87,27 @@ pub fn open(options: Options) -> Result<Keeper, Error> {
 }
 
 impl Keeper {
+    pub(crate) fn new(options: Options, lock: File, memory: File, listeners: Listeners) -> Result<Self, Error> {
+        Ok(Self {
+            lock,
+            memory,
+            boot_id: identity::boot_id().ok_or(Error::BootId)?,
+            signals: signals::open()?,
+            listeners,
+            children: Children::default(),
+            worker: None,
+            next_start: Instant::now(),
+            restarts: Restarts::default(),
+            was_ready: false,
+            ending: None,
+            unopened: Vec::new(),
+            upgrade: None,
+            retiring: Vec::new(),
+            replaces_itself: None,
+            options,
+        })
+    }
+
     /// Runs until the worker leaves; returns the exit code.
     pub fn run(mut self) -> Result<u8, Error> {
         loop {
@@ -105,9 +119,23 @@ impl Keeper {
             self.hear_worker()?;
             self.tell_exits()?;
             if let Some(code) = self.see_worker_end()? {
+                notify::stopping();
+                self.retiring.iter().for_each(Worker::kill);
                 return Ok(code);
             }
+            self.drive_upgrade()?;
+            self.replace_itself()?;
         }
+    }
+
+    /// After an upgrade, when nothing is half said.
+    fn replace_itself(&mut self) -> Result<(), Error> {
+        let is_silent = self.worker.as_ref().is_some_and(|worker| !worker.wants_to_send()) && self.upgrade.is_none();
+        let Some(binary) = self.replaces_itself.take_if(|_| is_silent) else { return Ok(()) };
+        let Err(error) = self.become_binary(&binary);
+        eprintln!("changeover: the keeper stays as it is: {error}");
+        notify::ready();
+        self.tell(FromKeeper::KeeperStays { reason: error.to_string() }, &[])
     }
 
     /// Those that could not be opened yet, beside others that could.
@@ -167,7 +195,8 @@ impl Keeper {
         if self.worker.is_some() || now < self.next_start {
             return Ok(());
         }
-        match Worker::start(&self.options.worker_command, self.restarts.recent(now), self.was_ready, &self.memory) {
+        let role = if self.was_ready { Role::Next } else { Role::First };
+        match Worker::start(&self.options.worker_command, self.restarts.recent(now), role, &self.memory) {
             Ok(worker) => self.worker = Some(worker),
             // Later it may be a passing lack of memory or descriptors: the sockets are worth waiting for.
             Err(error) if self.was_ready => {
@@ -187,13 +216,12 @@ impl Keeper {
             list.extend(worker.channel.as_ref().map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN | output)));
         }
         list.extend(self.children.watched().map(|child| PollFd::new(child.as_fd(), PollFlags::POLLIN)));
-        let timeout = match &self.worker {
-            Some(_) => PollTimeout::NONE,
-            None => {
-                let left_ms = self.next_start.saturating_duration_since(Instant::now()).as_millis() + 1;
-                PollTimeout::from(u16::try_from(left_ms).unwrap_or(u16::MAX))
-            }
-        };
+        self.watch_others(&mut list);
+        let start = self.worker.is_none().then_some(self.next_start);
+        let timeout = start.into_iter().chain(self.upgrade_until()).min().map_or(PollTimeout::NONE, |until| {
+            let left_ms = until.saturating_duration_since(Instant::now()).as_millis() + 1;
+            PollTimeout::from(u16::try_from(left_ms).unwrap_or(u16::MAX))
+        });
         match poll(&mut list, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -208,6 +236,12 @@ impl Keeper {
                     worker.kill();
                 }
                 return Ok(Some(130));
+            }
+            if signal == libc::SIGHUP && !io::stdin().is_terminal() {
+                // Nobody's terminal is gone: a service manager, or a person, asks for a reload.
+                let binary = self.options.worker_command.first().map(PathBuf::from).unwrap_or_default();
+                self.tell(FromKeeper::Reload { binary }, &[])?;
+                continue;
             }
             if signal != libc::SIGHUP {
                 self.ending = Some(signal);
@@ -245,7 +279,15 @@ impl Keeper {
                 eprintln!("changeover: worker does not speak this keeper's protocol");
                 self.worker.iter().for_each(Worker::kill);
             }
-            ToKeeper::Ready => self.was_ready = true,
+            ToKeeper::Ready => {
+                self.was_ready = true;
+                self.finish_upgrade()?;
+                notify::ready();
+            }
+            ToKeeper::Upgrade { binary, copy, drain_ms } => self.begin_upgrade(binary, &copy, drain_ms)?,
+            ToKeeper::Released { remembered } => self.released(remembered)?,
+            ToKeeper::Failed { reason } => self.taking_failed(reason),
+            ToKeeper::Prepared | ToKeeper::Drained { .. } => {}
             ToKeeper::Listen { address } => self.listen(address)?,
             ToKeeper::Unlisten { address } => self.listeners.unlisten(address),
             ToKeeper::Spawn { id, spec } => {
@@ -270,11 +312,12 @@ impl Keeper {
         Ok(())
     }
 
-    fn welcome(&mut self) -> Result<(), Error> {
+    pub(crate) fn welcome(&mut self) -> Result<(), Error> {
+        let remembered = self.remembered();
         let Some(worker) = &mut self.worker else {
             return Ok(());
         };
-        let message = FromKeeper::Welcome { listeners: self.listeners.addresses(), children: self.children.list() };
+        let message = FromKeeper::Welcome { listeners: self.listeners.addresses(), children: self.children.list(), remembered };
         let sockets: Vec<BorrowedFd<'_>> = self.listeners.sockets().collect();
         worker.send(message, &sockets)?;
         worker.welcomed = true;
@@ -300,7 +343,7 @@ impl Keeper {
     }
 
     /// A worker that was not welcomed yet learns it from its welcome.
-    fn tell(&mut self, message: FromKeeper, sockets: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    pub(crate) fn tell(&mut self, message: FromKeeper, sockets: &[BorrowedFd<'_>]) -> Result<(), Error> {
         match &mut self.worker {
             Some(worker) if worker.welcomed => Ok(worker.send(message, sockets)?),
             _ => Ok(()),
@@ -328,6 +371,9 @@ impl Keeper {
         if let Some(code) = self.last_code(&worker, status) {
             return Ok(Some(code));
         }
+        if self.upgrade_after_end(status)? {
+            return Ok(None);
+        }
         let now = Instant::now();
         self.next_start = now + self.restarts.crashed(worker.started, now);
         eprintln!("changeover: worker ended ({status:?}), starting it again");
@@ -347,13 +393,13 @@ impl Keeper {
     }
 }
 
-enum Heard {
+pub(crate) enum Heard {
     Message(ToKeeper),
     Nothing,
     End,
 }
 
-fn hear(channel: &KeeperSide) -> Heard {
+pub(crate) fn hear(channel: &KeeperSide) -> Heard {
     match channel.try_recv() {
         Ok(Some((message, _))) => Heard::Message(message),
         Ok(None) => Heard::End,

@@ -5,11 +5,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::channel::DESCRIPTORS_MAX;
+use crate::replace::KeptListener;
 
 const BACKLOG: libc::c_int = 4096;
 
@@ -50,6 +51,20 @@ impl Listeners {
 
     pub(crate) fn insert(&mut self, address: SocketAddr, bound: SocketAddr, socket: OwnedFd) {
         self.open.push(Listener { address, bound, socket });
+    }
+
+    pub(crate) fn inherit(&mut self, address: SocketAddr, socket: OwnedFd) {
+        self.inherited.push((address, socket));
+    }
+
+    pub(crate) fn kept(&self) -> Vec<KeptListener> {
+        let kept =
+            |listener: &Listener| KeptListener { address: listener.address, bound: listener.bound, socket: listener.socket.as_raw_fd() };
+        self.open.iter().map(kept).collect()
+    }
+
+    pub(crate) fn kept_inherited(&self) -> Vec<(SocketAddr, RawFd)> {
+        self.inherited.iter().map(|(address, socket)| (*address, socket.as_raw_fd())).collect()
     }
 
     pub(crate) fn unlisten(&mut self, address: SocketAddr) {

@@ -4,7 +4,7 @@
 //! Not here: what makes a process the right one (`identity`).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -30,6 +30,11 @@ impl PidFd {
         let number = i32::try_from(number).expect("descriptors fit an int");
         // SAFETY: the kernel has just made it for us; it closes on exec by itself.
         Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(number) }, pid })
+    }
+
+    /// The same one, after this process has become another binary.
+    pub(crate) fn resumed(descriptor: OwnedFd, pid: i32) -> Self {
+        Self { descriptor, pid }
     }
 
     /// Readable means ended, whether reaped or not.
@@ -61,6 +66,12 @@ impl PidFd {
         // SAFETY: a null siginfo is allowed and means the one of kill(2).
         let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.descriptor.as_raw_fd(), signal, information, flags) };
         if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl AsRawFd for PidFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
     }
 }
 

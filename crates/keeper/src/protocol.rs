@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes its meaning.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,30 @@ pub enum ToKeeper {
     Forget {
         id: String,
     },
+    /// Start this binary beside the worker that asks, and let it take over when it is ready. `copy` is a folder with a copy of the state,
+    /// for it to look at. Answered by `Release`, and in the end by `Retire` or `UpgradeFailed`.
+    Upgrade {
+        binary: PathBuf,
+        copy: PathBuf,
+        /// How long the worker that asks may finish what it has, once it is retired.
+        drain_ms: u64,
+    },
+    /// From a successor: it understands the state, and has all that it needs before it has the state itself. Answered by `Welcome`, when
+    /// the worker before it has let go.
+    Prepared,
+    /// From a successor, before it ends: why.
+    Failed {
+        reason: String,
+    },
+    /// Answers `Release`: the state is closed, no process is being started. Requests are served on. `remembered` is for the successor alone, and
+    /// on no disk.
+    Released {
+        remembered: String,
+    },
+    /// From a worker that was retired, before it ends: so many connections were cut.
+    Drained {
+        cut: usize,
+    },
     /// The worker is done; the keeper ends when the worker does. The keeper kills nothing either way: a worker that
     /// does not keep the versions has stopped them.
     Leave {
@@ -69,10 +93,13 @@ pub enum ToKeeper {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromKeeper {
-    /// The sockets are attached in the order of `listeners`. Children that exited and were not forgotten are told again.
+    /// The sockets are attached in the order of `listeners`. Children that exited and were not forgotten are told again. To a worker that
+    /// was released: its successor came to nothing, and it has its place again.
     Welcome {
         listeners: Vec<SocketAddr>,
         children: Vec<Child>,
+        /// From the worker that released its place to this one.
+        remembered: Option<String>,
     },
     /// With the socket. `bound` differs from what was asked for where that was port 0.
     Listening {
@@ -101,9 +128,32 @@ pub enum FromKeeper {
         id: String,
         pid: i32,
     },
-    /// The keeper got SIGTERM, SIGINT or SIGHUP.
+    /// The keeper got SIGTERM or SIGINT, or its terminal is gone (SIGHUP).
     Terminate {
         signal: i32,
+    },
+    /// The keeper got SIGHUP: the worker is to ask for an upgrade to the binary that it was started from.
+    Reload {
+        binary: PathBuf,
+    },
+    /// A successor is ready: let go of the state, and serve on.
+    Release,
+    /// The successor serves: end when those who are connected have finished.
+    Retire {
+        drain_ms: u64,
+    },
+    /// All is as before.
+    UpgradeFailed {
+        reason: String,
+    },
+    /// A worker that was retired has ended; `cut`: connections, when it told.
+    Retired {
+        pid: i32,
+        cut: Option<usize>,
+    },
+    /// The worker was upgraded, the keeper could not be.
+    KeeperStays {
+        reason: String,
     },
 }
 

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -17,8 +18,23 @@ use crate::channel::{self, ChannelError, ENVIRONMENT_NAME, KeeperSide};
 use crate::children;
 use crate::pidfd::PidFd;
 use crate::protocol::{FromKeeper, Status};
+use crate::replace::KeptWorker;
 use crate::signals;
 use crate::spawn::keep_open;
+
+/// Names the folder with a copy of the state, to a worker that is to take over from one that runs.
+pub const COPY_ENVIRONMENT_NAME: &str = "CHANGEOVER_UPGRADE_COPY";
+
+#[derive(Clone, Copy)]
+pub(crate) enum Role<'a> {
+    First,
+    /// After one that has died.
+    Next,
+    /// Beside one that runs.
+    Successor {
+        copy: &'a Path,
+    },
+}
 
 pub(crate) struct Worker {
     pub(crate) descriptor: PidFd,
@@ -29,13 +45,15 @@ pub(crate) struct Worker {
     pub(crate) leaving: bool,
     /// `None` once the other end is closed.
     pub(crate) channel: Option<KeeperSide>,
-    pid: i32,
-    is_own: bool,
+    /// When it was retired: the connections that it said it has cut.
+    pub(crate) cut: Option<usize>,
+    pub(crate) pid: i32,
+    pub(crate) is_own: bool,
     waiting: VecDeque<(FromKeeper, Vec<OwnedFd>)>,
 }
 
 impl Worker {
-    pub(crate) fn start(command: &[OsString], crashes: usize, is_successor: bool, memory: &File) -> io::Result<Self> {
+    pub(crate) fn start(command: &[OsString], crashes: usize, role: Role<'_>, memory: &File) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no worker command"))?;
         let (ours, theirs) = channel::pair()?;
         let number = theirs.as_raw_fd();
@@ -46,12 +64,17 @@ impl Worker {
             .env(ENVIRONMENT_NAME, number.to_string())
             .env(black_box::ENVIRONMENT_NAME, memory.to_string())
             .env("CHANGEOVER_WORKER_CRASHES", crashes.to_string())
-            .env("CHANGEOVER_WORKER_SUCCEEDS", if is_successor { "1" } else { "0" })
+            .env("CHANGEOVER_WORKER_SUCCEEDS", if matches!(role, Role::First) { "0" } else { "1" })
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove(COPY_ENVIRONMENT_NAME)
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
             .stdin(Stdio::null())
             // Ctrl-C at the terminal is for the keeper, which passes it on in order.
             .process_group(0);
+        if let Role::Successor { copy } = role {
+            command.env(COPY_ENVIRONMENT_NAME, copy);
+        }
         // SAFETY: only system calls without allocation.
         unsafe {
             command.pre_exec(move || {
@@ -76,8 +99,36 @@ impl Worker {
             welcomed: false,
             leaving: false,
             channel: Some(channel),
+            cut: None,
             pid,
             is_own: false,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn kept(&self) -> KeptWorker {
+        KeptWorker {
+            pid: self.pid,
+            is_own: self.is_own,
+            welcomed: self.welcomed,
+            leaving: self.leaving,
+            channel: self.channel.as_ref().map(AsRawFd::as_raw_fd),
+            descriptor: self.descriptor.as_raw_fd(),
+            cut: self.cut,
+        }
+    }
+
+    /// After the keeper has become another binary.
+    pub(crate) fn resumed(kept: &KeptWorker, descriptor: PidFd, channel: Option<KeeperSide>) -> Self {
+        Self {
+            descriptor,
+            started: Instant::now(),
+            welcomed: kept.welcomed,
+            leaving: kept.leaving,
+            channel,
+            cut: kept.cut,
+            pid: kept.pid,
+            is_own: kept.is_own,
             waiting: VecDeque::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! The durable state: SQLite in WAL mode, `synchronous=FULL`, one writer thread. No SQL outside this file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -48,6 +48,13 @@ pub enum StoreError {
     Newer(i64),
 }
 
+impl StoreError {
+    /// Another process has it open.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Unavailable(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy))
+    }
+}
+
 /// A commit that takes longer than this has an unknown outcome.
 const COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// While somebody wants traffic back, nobody waits longer than this for the disk.
@@ -57,6 +64,8 @@ enum Job {
     Commit(Batch, oneshot::Sender<Result<(), StoreError>>),
     Happenings { since: u64, service: Option<String>, limit: usize, reply: oneshot::Sender<Vec<Happening>> },
     Values { prefix: String, reply: oneshot::Sender<Result<Vec<(String, String)>, StoreError>> },
+    Copy { to: PathBuf, reply: oneshot::Sender<Result<(), StoreError>> },
+    Close { reply: oneshot::Sender<()> },
 }
 
 #[derive(Clone)]
@@ -83,6 +92,7 @@ pub struct Loaded {
 }
 
 const FORMAT: i64 = 1;
+const OWNER_ONLY: u32 = 0o600;
 /// So many events are kept; a release makes about ten.
 const HAPPENINGS_MAX: u64 = 100_000;
 /// Older ones are removed after so many commits.
@@ -165,6 +175,21 @@ impl Store {
         }
     }
 
+    /// A copy of all of it, as of one moment, in a file that is not there yet.
+    pub async fn copy(&self, to: &Path) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Copy { to: to.to_path_buf(), reply }).map_err(|_| StoreError::Ended)?;
+        answer.await.unwrap_or(Err(StoreError::Ended))
+    }
+
+    /// When it returns, what was asked before is done, and another process may open the file. What is asked later fails.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.jobs.send(Job::Close { reply }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
     pub async fn values(&self, prefix: &str) -> Vec<(String, String)> {
         let (reply, answer) = oneshot::channel();
         let _ = self.jobs.send(Job::Values { prefix: prefix.to_owned(), reply });
@@ -177,8 +202,22 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     if format > FORMAT { Err(StoreError::Newer(format)) } else { Ok(connection) }
 }
 
+/// Keys are in it: only its owner reads it. SQLite gives the files beside it the same rights.
+fn keep_others_out(path: &Path) {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    // Refused, or on a file system without rights: SQLite itself says what is wrong with the file, if anything is. One that is
+    // there is not opened: closing it again would give up the locks that this process has on it.
+    let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path);
+    for beside in ["", "-wal", "-shm", "-journal"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(beside);
+        let _ = std::fs::set_permissions(file, std::fs::Permissions::from_mode(OWNER_ONLY));
+    }
+}
+
 /// The database and the format that it was written in.
 fn prepare(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+    keep_others_out(path);
     let connection = Connection::open(path)?;
     // Exclusive first: then the index of the WAL is in memory, and an open on a full disk needs no new page.
     connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
@@ -215,6 +254,17 @@ fn write_until_closed(mut connection: Connection, inbox: &mpsc::Receiver<Job>, s
             }
             Job::Values { prefix, reply } => {
                 let _ = reply.send(values(&connection, &prefix).map_err(StoreError::Unavailable));
+            }
+            Job::Copy { to, reply } => {
+                let to = to.to_string_lossy();
+                let copied = connection.execute("VACUUM INTO ?1", [&*to]).map(drop);
+                let _ = reply.send(copied.map_err(StoreError::Unavailable));
+            }
+            Job::Close { reply } => {
+                // With the connection goes the lock on the file.
+                drop(connection);
+                let _ = reply.send(());
+                return;
             }
         }
     }
@@ -271,4 +321,29 @@ fn values(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<(String
     let mut statement = connection.prepare_cached("SELECT key, value FROM kept WHERE key >= ?1 AND key < ?2 ORDER BY key")?;
     let rows = statement.query_map(params![prefix, format!("{prefix}\u{10FFFF}")], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_its_owner_reads_it_also_one_that_was_open_to_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        for _ in 0..2 {
+            let (store, _) = Store::open(&path, &[]).expect("opened");
+            store.commit(Batch { puts: vec![("a".to_owned(), "b".to_owned())], ..Batch::default() }).await.expect("written");
+            let files: Vec<_> = std::fs::read_dir(folder.path()).expect("files").map(|entry| entry.expect("one").path()).collect();
+            assert!(files.len() >= 2, "the database and its log: {files:?}");
+            for file in files {
+                assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600, "{}", file.display());
+                // As an earlier release left them.
+                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("permitted");
+            }
+            drop(store);
+        }
+    }
 }
