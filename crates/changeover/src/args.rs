@@ -44,6 +44,16 @@ impl Args {
     }
 }
 
+#[derive(clap::Args)]
+pub(crate) struct Upgrade {
+    /// The new binary [default: the file that the running one was started from]
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// How long the old worker may finish downloads, uploads and tunnels before they are cut
+    #[arg(long, default_value = "10m", value_name = "DURATION")]
+    pub(crate) drain: jiff::SignedDuration,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Watch a small service being replaced under load, on this machine, within a minute
@@ -70,6 +80,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         keep_versions: bool,
     },
+    /// Replace changeover itself while it runs: the new binary is checked beside the old one, which stays when it is no good
+    Upgrade(Upgrade),
     /// Release a version: start, check, switch, drain, watch
     Deploy(Deploy),
     /// Let a release that waits for a person go on; a canary to its next step
@@ -147,6 +159,14 @@ pub(crate) enum Verb {
     /// Releases: who, why, when, outcome
     History {
         service: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Certificates that listeners show, and until when
+    Certificates {
+        /// Ask the authority for this name at once, after a try that failed
+        #[arg(long, value_name = "NAME")]
+        retry: Option<String>,
         #[arg(long)]
         json: bool,
     },

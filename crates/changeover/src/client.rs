@@ -65,12 +65,25 @@ impl Client {
     }
 
     /// Whether the process lives that wrote its id into the keeper's lock.
-    fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         let text = std::fs::read_to_string(self.place.state_dir.join("keeper.lock")).unwrap_or_default();
         text.trim().parse::<u32>().is_ok_and(|pid| std::path::Path::new("/proc").join(pid.to_string()).exists())
     }
 
+    /// Who only reads asks again when the worker that was asked ends, because it crashes or is upgraded.
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+        let began = Instant::now();
+        loop {
+            match self.send_once(method.clone(), path, body).await {
+                Err(error) if method == Method::GET && error.is::<hyper::Error>() && began.elapsed() < STARTING_MAX && self.is_up() => {
+                    tokio::time::sleep(CONNECT_AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn send_once(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -90,12 +103,29 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let began = Instant::now();
+        loop {
+            match self.ask_once(method.clone(), path, body).await? {
+                // A worker that is being replaced did nothing of it: the next one is asked.
+                Err(_) if began.elapsed() < STARTING_MAX && self.is_up() => tokio::time::sleep(CONNECT_AGAIN).await,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The inner error: nothing was done, because it had ended.
+    async fn ask_once(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<anyhow::Result<Value>> {
+        let reads = method == Method::GET;
         let response = self.send(method, path, body).await?;
         let status = response.status();
-        let bytes = response.into_body().collect().await?.to_bytes();
+        let bytes = match response.into_body().collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if reads => return Ok(Err(error.into())),
+            Err(error) => return Err(error.into()),
+        };
         let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {
-            return Ok(value);
+            return Ok(Ok(value));
         }
         let message = value["message"].as_str().map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_owned);
         let exit = match value["code"].as_str() {
@@ -103,7 +133,8 @@ impl Client {
             Some("invalid" | "not_found") => Exit::Usage,
             _ => Exit::Failed,
         };
-        Err(problem(exit, message, value["hint"].as_str().map(str::to_owned)))
+        let rejected = problem(exit, message, value["hint"].as_str().map(str::to_owned));
+        if value["code"].as_str() == Some(engine::ENDED) { Ok(Err(rejected)) } else { Err(rejected) }
     }
 
     /// Calls `each` with every event since `since`, until it says stop or the stream ends. Returns the last number seen.

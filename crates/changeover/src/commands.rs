@@ -2,6 +2,7 @@
 
 pub(crate) mod analysis;
 pub(crate) mod apply;
+pub(crate) mod certificates;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod deploy;
@@ -16,3 +17,4 @@ pub(crate) mod simple;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod upgrade;

@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == "child") {
         keeper::child_main(std::env::args_os().skip(2));
     }
+    if let Some(ended) = commands::up::resumed() {
+        return ended;
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Plan => commands::apply::plan(&place),
         Verb::Apply => commands::apply::apply(&place),
         Verb::Down { keep_versions } => commands::simple::down(&place, keep_versions),
+        Verb::Upgrade(upgrade) => commands::upgrade::run(&place, &upgrade),
         Verb::Deploy(deploy) => commands::deploy::run(&place, &deploy),
         Verb::Promote(promote) => commands::simple::promote(&place, &promote),
         Verb::Pause { service, message } => commands::simple::pause(&place, &service, message),
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Flags { what } => commands::flags::run(&place, what),
         Verb::Analysis { what: args::Analysis::Show { release, json } } => commands::analysis::show(&place, &release, json),
         Verb::History { service, json } => commands::history::run(&place, service.as_deref(), json),
+        Verb::Certificates { retry, json } => commands::certificates::run(&place, retry.as_deref(), json),
         Verb::Events(events) => commands::events::run(&place, &events),
         Verb::Logs(logs) => commands::logs::run(&place, &logs),
         Verb::Token(token) => commands::token::run(&place, &token),

@@ -3,29 +3,12 @@
 
 mod house;
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use house::mounted::{Mounted, fill, left_out, run};
 use house::{DEADLINE, House, QUICK};
 use testbed::wait;
-
-fn run(program: &str, args: &[&str]) -> bool {
-    Command::new(program).args(args).stderr(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
-/// A mounted folder, unmounted when dropped.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn text(&self) -> &str {
-        self.0.path().to_str().expect("text")
-    }
-}
 
 /// A disk that hangs until this is dropped: before the house, whose end needs the disk.
 struct Frozen(String);
@@ -43,20 +26,9 @@ impl Drop for Frozen {
     }
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = run("umount", &["--lazy", self.text()]);
-    }
-}
-
-fn left_out(why: &str) {
-    assert!(!nix::unistd::getuid().is_root(), "as root this must work: {why}");
-    eprintln!("left out, not root: {why}");
-}
-
 #[test]
 fn on_a_full_disk_a_deploy_changes_nothing_and_a_rollback_works_and_stays() {
-    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    let disk = Mounted::new();
     if !run("mount", &["-t", "tmpfs", "-o", "size=4m", "none", disk.text()]) {
         return left_out("mount a tmpfs");
     }
@@ -88,7 +60,7 @@ fn flag(house: &House) -> String {
 
 #[test]
 fn on_a_full_disk_a_flag_is_switched_off_all_the_same_and_stays_off() {
-    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    let disk = Mounted::new();
     if !run("mount", &["-t", "tmpfs", "-o", "size=4m", "none", disk.text()]) {
         return left_out("mount a tmpfs");
     }
@@ -115,17 +87,9 @@ fn on_a_full_disk_a_flag_is_switched_off_all_the_same_and_stays_off() {
     assert!(flag(&house).contains("= true"), "what was said later counts");
 }
 
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::create(path).expect("a file");
-    for chunk in [64 * 1024, 4096, 512, 1] {
-        while file.write_all(&vec![1u8; chunk]).is_ok() {}
-    }
-}
-
 #[test]
 fn on_a_hanging_disk_a_deploy_changes_nothing_and_a_rollback_is_quick() {
-    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    let disk = Mounted::new();
     let image = tempfile::NamedTempFile::new().expect("a file");
     image.as_file().set_len(64 * 1024 * 1024).expect("a size");
     let image = image.path().to_str().expect("text").to_owned();
@@ -152,7 +116,7 @@ fn on_a_hanging_disk_a_deploy_changes_nothing_and_a_rollback_is_quick() {
 
 #[test]
 fn on_a_hanging_disk_a_flag_is_switched_off_at_once() {
-    let disk = Mounted(tempfile::tempdir().expect("a folder"));
+    let disk = Mounted::new();
     let image = tempfile::NamedTempFile::new().expect("a file");
     image.as_file().set_len(64 * 1024 * 1024).expect("a size");
     let image = image.path().to_str().expect("text").to_owned();

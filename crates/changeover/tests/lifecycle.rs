@@ -12,6 +12,7 @@ use house::{DEADLINE, House, QUICK, kill_9};
 use serde_json::Value;
 use testbed::load::{EchoTunnel, Load, LoadOptions, slow_download};
 use testbed::{ports, wait};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 /// A download that takes two seconds, begun; its result comes later.
 fn download(house: &House) -> mpsc::Receiver<std::io::Result<u64>> {
@@ -347,6 +348,39 @@ fn after_a_reboot_the_active_version_starts_before_the_standby() {
     let left = web["rollback"]["left_ms"].as_u64().expect("hot");
     assert!(left <= 600_000, "what was left of the stay: {left} ms");
     assert!(house.good(&["rollback", "web"]).contains("it was hot"));
+}
+
+/// Of the old version, to the end of its drain: told before they are cut, and not all at once.
+#[test]
+fn websockets_are_told_to_come_back_before_the_drain_ends() {
+    let house = House::start("29800-29899", "    strategy: { blue_green: { watch: 0s, drain: 9s } }\n");
+    house.good(&["deploy", "web", "--version", "v1"]);
+    let open = || {
+        let stream = std::net::TcpStream::connect(house.address).expect("connect");
+        stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
+        let (mut socket, _) = tungstenite::client("ws://web.test/ws", stream).expect("open");
+        socket.send(Message::text("hello")).expect("send");
+        assert_eq!(socket.read().expect("echo"), Message::text("hello"));
+        socket
+    };
+    let old: Vec<_> = (0..8).map(|_| open()).collect();
+    let farewells = old.into_iter().map(|mut socket| {
+        std::thread::spawn(move || {
+            let Ok(Message::Close(Some(close))) = socket.read() else { panic!("cut without a word") };
+            let told = std::time::Instant::now();
+            assert_eq!(u16::from(close.code), 1012);
+            // The library has answered; now the connection ends.
+            assert!(matches!(socket.read(), Err(tungstenite::Error::ConnectionClosed)));
+            told
+        })
+    });
+    let farewells: Vec<_> = farewells.collect();
+    let deployed = house.good(&["deploy", "web", "--version", "v2"]);
+    assert!(deployed.contains("drain      all finished"), "{deployed}");
+    let mut told: Vec<_> = farewells.into_iter().map(|farewell| farewell.join().expect("told")).collect();
+    told.sort();
+    assert!(*told.last().expect("some") - told[0] > std::time::Duration::from_millis(50), "spread out");
+    open().close(None).expect("close");
 }
 
 #[test]

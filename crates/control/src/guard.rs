@@ -21,7 +21,7 @@ use crate::tokens::{FlagRight, Scope, TokenFile};
 /// The name of the session's cookie.
 pub(crate) const COOKIE: &str = "changeover_session";
 /// What starts the commands that a file names, and what ends everything: a token is not a shell on this machine.
-const LOCAL_ONLY: &[&str] = &["/v1/apply", "/v1/down"];
+const LOCAL_ONLY: &[&str] = &["/v1/apply", "/v1/down", "/v1/upgrade"];
 
 /// Where a request came from.
 #[derive(Clone, Copy)]

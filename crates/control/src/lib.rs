@@ -5,6 +5,7 @@
 
 mod answers;
 mod caller;
+mod certificates;
 mod door;
 mod events;
 mod flags;
@@ -19,7 +20,9 @@ mod verbs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -28,8 +31,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use engine::Handle;
+use engine::{Handle, Rejected};
 use model::{Api, Desired};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
@@ -40,6 +44,7 @@ use caller::Caller;
 use guard::Gate;
 use observer::Observer;
 
+pub use certificates::Certificate;
 pub use tokens::{Admitted, FlagRight, Scope, TOKEN_CHARS_MIN, Token, TokenFile, TokenFileError, Tokens, make as make_token};
 
 /// A configuration file, or a maintenance page with its pictures inside.
@@ -52,10 +57,16 @@ pub struct Counter {
     pub parse: Parse,
     /// Prometheus text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Of all listeners.
+    pub certificates: Box<dyn Fn() -> Vec<Certificate> + Send + Sync>,
+    /// Asks for a name's certificate at once; false when nobody asks for it at all.
+    pub ask_for_certificate: Box<dyn Fn(&str) -> bool + Send + Sync>,
     /// API and page over TCP, until an `apply` says otherwise.
     pub api: Option<Api>,
     /// Where the token file is, unless `api` names another.
     pub state_dir: PathBuf,
+    /// Begins an upgrade: which binary, how long the old worker may finish what it has, who asks.
+    pub upgrade: Upgrade,
     /// Absent where no flags are served.
     pub flags: Box<dyn Fn() -> Option<flag_engine::Handle> + Send + Sync>,
 }
@@ -68,6 +79,10 @@ impl Counter {
 
 /// From a file's text, and the path to show in messages.
 pub type Parse = Box<dyn Fn(&str, &Path) -> Result<Desired, String> + Send + Sync>;
+
+/// Answers when it has begun.
+pub type Upgrade =
+    Box<dyn Fn(Option<PathBuf>, Option<Duration>, String) -> Pin<Box<dyn Future<Output = Result<Value, Rejected>> + Send>> + Send + Sync>;
 
 pub(crate) struct Room {
     counter: Counter,
@@ -157,8 +172,12 @@ fn finish(router: Router) -> Router {
 
 /// All of `/v1`, and the document that describes it.
 fn api() -> Router<Arc<Room>> {
-    let (router, document) =
-        OpenApiRouter::with_openapi(described()).merge(verbs::router()).merge(reads::router()).merge(flags::router()).split_for_parts();
+    let (router, document) = OpenApiRouter::with_openapi(described())
+        .merge(verbs::router())
+        .merge(reads::router())
+        .merge(certificates::router())
+        .merge(flags::router())
+        .split_for_parts();
     let document = Arc::new(document);
     router.route("/v1/openapi.json", get(|| async move { Json(document.as_ref().clone()) }))
 }

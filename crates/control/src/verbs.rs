@@ -36,6 +36,7 @@ pub(crate) fn router() -> OpenApiRouter<Arc<Room>> {
         .routes(routes!(plan))
         .routes(routes!(apply))
         .routes(routes!(down))
+        .routes(routes!(upgrade))
 }
 
 pub(crate) fn service(name: &str) -> Result<ServiceName, Rejected> {
@@ -317,6 +318,29 @@ struct Down {
     responses((status = 200, description = "It ends", body = Began), Problems))]
 async fn down(State(room): Shared, Asked(asked): Asked<Down>) -> Answer {
     carry_out(&room, Ok(Command::Down { keep_versions: asked.keep_versions })).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Upgrade {
+    /// Absolute; the file that the running one was started from when absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    binary: Option<PathBuf>,
+    /// How many seconds the worker before it may finish what it has; 600 when absent.
+    #[serde(default)]
+    drain_s: Option<u64>,
+    /// Who asks.
+    #[serde(default)]
+    who: Option<String>,
+}
+
+/// Replace changeover itself by another binary. Over the Unix socket only. How it ends is an event: `upgraded` or `upgrade_failed`.
+#[utoipa::path(post, path = "/v1/upgrade", tag = "changeover", request_body = Upgrade,
+    responses((status = 200, description = "It began: the newest event before it", body = Began), Problems))]
+async fn upgrade(State(room): Shared, caller: Caller, Asked(asked): Asked<Upgrade>) -> Answer {
+    let drain = asked.drain_s.map(std::time::Duration::from_secs);
+    Answer((room.counter.upgrade)(asked.binary, drain, caller.who(asked.who)).await)
 }
 
 /// A configuration file.

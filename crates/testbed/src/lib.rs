@@ -4,6 +4,7 @@
 //! **Invariant:** no client here ever retries; a request that was written and not fully answered is lost.
 //! Not here: the product. Nothing in this room knows of proxies, releases or configuration.
 
+pub mod fuzz;
 mod hyper_io;
 pub mod load;
 pub mod ports;

@@ -7,7 +7,8 @@ use crate::exit::Exit;
 pub(crate) fn run(place: &Place, wanted: &Events) -> anyhow::Result<Exit> {
     let service = wanted.service.as_ref().map(|service| format!("&service={service}")).unwrap_or_default();
     let query = format!("{service}{}", if wanted.follow { "&follow=true" } else { "" });
-    Client::new(place)?.events(&query, wanted.since, |event| {
+    let (client, mut since) = (Client::new(place)?, wanted.since);
+    let mut show = |event: &serde_json::Value| {
         if wanted.json {
             anstream::println!("{event}");
         } else {
@@ -16,6 +17,12 @@ pub(crate) fn run(place: &Place, wanted: &Events) -> anyhow::Result<Exit> {
             anstream::println!("{} {at} {} {}: {}", event["seq"], text("service"), text("kind"), text("text"));
         }
         true
-    })?;
-    Ok(Exit::Done)
+    };
+    loop {
+        since = client.events(&query, since, &mut show)?;
+        // A worker that ends is not the end of what happens.
+        if !wanted.follow || !client.is_up() {
+            return Ok(Exit::Done);
+        }
+    }
 }

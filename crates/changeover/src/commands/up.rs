@@ -1,12 +1,16 @@
 //! `up`: becomes the keeper.
 
+use std::os::unix::fs::DirBuilderExt;
+use std::process::ExitCode;
+
 use crate::args::Place;
 use crate::exit::{Exit, problem};
 
 pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     let desired = super::check::read(place)?;
     let tokens = desired.api.as_ref().map(|api| super::token::check(api, place)).transpose()?;
-    std::fs::create_dir_all(&place.state_dir).map_err(|error| {
+    // Account, keys and tokens are in it.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&place.state_dir).map_err(|error| {
         let hint = "make it, and give it to the user who runs changeover, or name another one with --state-dir";
         problem(Exit::Failed, format!("cannot use the state directory {}: {error}", place.state_dir.display()), Some(hint.to_owned()))
     })?;
@@ -27,7 +31,9 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     for (name, listener) in &desired.listeners {
         match keeper.unopened().iter().find(|(address, _)| *address == listener.address) {
             Some((address, reason)) => anstream::eprintln!("listener {name}: not open: cannot listen on {address}: {reason}"),
-            None => anstream::eprintln!("listener {name}: http://{}", listener.address),
+            None => {
+                anstream::eprintln!("listener {name}: {}://{}", if listener.tls.is_some() { "https" } else { "http" }, listener.address)
+            }
         }
     }
     for (port, address) in flag_addresses() {
@@ -57,11 +63,32 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     } else if desired.flags.is_some() {
         anstream::eprintln!("next: changeover flags list");
     }
-    match keeper.run().map_err(explain)? {
+    keep(keeper).map_err(explain)
+}
+
+fn keep(keeper: keeper::Keeper) -> Result<Exit, keeper::Error> {
+    match keeper.run()? {
         0 => Ok(Exit::Done),
         64 => Ok(Exit::Usage),
         _ => Ok(Exit::Failed),
     }
+}
+
+/// The hidden commands of a keeper that becomes another binary; they come before any other argument is looked at.
+pub(crate) fn resumed() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    let done = match arguments.next()?.as_str() {
+        keeper::CHECK => keeper::check_resume().map(|()| Exit::Done),
+        keeper::RESUME => arguments.next()?.parse().ok().map(keeper::resume)?.and_then(keep),
+        _ => return None,
+    };
+    Some(match done {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            anstream::eprintln!("error: {:#}", anyhow::Error::from(error));
+            Exit::Failed.into()
+        }
+    })
 }
 
 fn explain(error: keeper::Error) -> anyhow::Error {

@@ -1,17 +1,20 @@
 //! The proxy as the engine's data plane.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{Counted, Counts, DataPlane, Drained, Recent};
 use model::{ListenerName, ReleaseId, ServiceName, Snapshot, TargetId, VersionName};
+use tokio::sync::watch;
 
 /// A worker that leaves: idle connections may still send a request within this …
 const IDLE_GRACE: Duration = Duration::from_secs(2);
 /// … and everything has ended, or is cut, within this.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// The same for a worker that was upgraded: it costs no client that asks every few seconds anything.
+const RETIRED_IDLE_GRACE: Duration = Duration::from_secs(20);
 /// Rates are of so many seconds, with one sample each.
 const RECENT_SAMPLES: usize = 10;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -61,21 +64,29 @@ impl Samples {
 pub(crate) struct Corridor {
     proxy: proxy::Proxy,
     samples: Arc<Mutex<HashMap<(ServiceName, VersionName), Samples>>>,
-    listening: Arc<Mutex<HashSet<ListenerName>>>,
+    listening: watch::Sender<BTreeSet<String>>,
 }
 
 impl Corridor {
     pub(crate) fn new(proxy: proxy::Proxy) -> Self {
-        Self { proxy, samples: Arc::default(), listening: Arc::default() }
+        Self { proxy, samples: Arc::default(), listening: watch::Sender::default() }
     }
 
-    fn listening(&self) -> std::sync::MutexGuard<'_, HashSet<ListenerName>> {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Names of the listeners that are open.
+    pub(crate) fn listening(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.listening.subscribe()
+    }
+
+    /// Another worker accepts on the same sockets: what is here finishes. Returns the number of connections that were cut after `limit`.
+    pub(crate) async fn retire(&self, limit: Duration) -> usize {
+        self.unlisten_all();
+        let _ = self.proxy.acknowledge().await;
+        self.proxy.drain(RETIRED_IDLE_GRACE, limit).await
     }
 
     fn unlisten_all(&self) {
-        for name in self.listening().drain() {
-            self.proxy.unlisten(&name);
+        for name in self.listening.send_replace(BTreeSet::new()) {
+            self.proxy.unlisten(&ListenerName::new(&name).expect("it was one"));
         }
     }
 
@@ -115,12 +126,17 @@ impl DataPlane for Corridor {
     }
 
     fn listen(&self, name: &ListenerName, socket: TcpListener) -> Result<(), String> {
-        self.listening().insert(name.clone());
-        self.proxy.listen(name, socket).map_err(|error| error.to_string())
+        if self.listening.borrow().contains(name.as_str()) {
+            // From the engine before this one, on the same socket.
+            return Ok(());
+        }
+        self.proxy.listen(name, socket).map_err(|error| error.to_string())?;
+        self.listening.send_if_modified(|open| open.insert(name.to_string()));
+        Ok(())
     }
 
     fn unlisten(&self, name: &ListenerName) {
-        self.listening().remove(name);
+        self.listening.send_if_modified(|open| open.remove(name.as_str()));
         self.proxy.unlisten(name);
     }
 
@@ -131,6 +147,18 @@ impl DataPlane for Corridor {
 
     fn cut(&self, service: &ServiceName, version: &VersionName) -> usize {
         self.proxy.cut(service, version)
+    }
+
+    fn end_tunnels(&self, service: &ServiceName, version: &VersionName, drain: Duration, left: Duration) {
+        if left <= proxy::tunnels_end_within(drain) && !left.is_zero() {
+            self.proxy.end_tunnels(service, version, left);
+        }
+    }
+
+    fn end_tunnels_of(&self, target: &TargetId, drain: Duration, left: Duration) {
+        if left <= proxy::tunnels_end_within(drain) && !left.is_zero() {
+            self.proxy.end_tunnels_of(target, left);
+        }
     }
 
     fn counts(&self, service: &ServiceName, version: &VersionName) -> Counts {

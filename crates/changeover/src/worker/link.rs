@@ -3,17 +3,39 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use engine::{ExitStatus, Handle, ProcessEvent, Processes, Spawn};
 use keeper::{ChannelError, FromKeeper, PROTOCOL, Spec, Status, Survivor, ToKeeper, WorkerSide};
 use model::TargetId;
 
+use super::upgrades::{self, Upgrades};
+
 #[derive(Clone)]
 pub(crate) struct Link(Arc<Inner>);
+
+/// What comes from the keeper, in order.
+pub(crate) type Heard = mpsc::Receiver<Hearing>;
+
+pub(crate) enum Hearing {
+    Message(FromKeeper, Vec<OwnedFd>),
+    /// Nobody knows what became of these.
+    Lost(Vec<String>),
+    /// The keeper is gone.
+    Orphaned,
+}
+
+/// What becomes of a worker that has released the state.
+pub(crate) enum Verdict {
+    /// It has its place again; what was heard of it is for the engine.
+    Resume(Option<Hearing>),
+    Retire {
+        drain_ms: u64,
+    },
+}
 
 struct Inner {
     state_dir: PathBuf,
@@ -21,6 +43,7 @@ struct Inner {
     /// What the next keeper would need.
     held: Mutex<Held>,
     kept: AtomicBool,
+    awaits_nobody: AtomicBool,
 }
 
 #[derive(Default)]
@@ -46,6 +69,7 @@ impl Link {
             channel: Mutex::new(Arc::new(channel)),
             held: Mutex::new(held),
             kept: AtomicBool::new(true),
+            awaits_nobody: AtomicBool::new(false),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -55,20 +79,79 @@ impl Link {
         let _ = self.send(&ToKeeper::Ready);
     }
 
-    /// Reads the keeper's messages on a thread of its own, for as long as the worker lives.
-    pub(crate) fn listen(&self, engine: Handle) {
+    pub(crate) fn say(&self, message: &ToKeeper) -> Result<(), String> {
+        self.send(message)
+    }
+
+    /// Reads the keeper's messages on a thread of its own, for as long as the worker lives; they are to be heard one after the other.
+    pub(crate) fn listen(&self) -> Heard {
         let link = self.clone();
+        let (tell, heard) = mpsc::channel();
         std::thread::spawn(move || {
             loop {
                 let channel = link.channel();
                 while let Ok(Some((message, sockets))) = channel.recv() {
-                    link.received(&engine, message, sockets);
+                    if tell.send(Hearing::Message(message, sockets)).is_err() {
+                        return;
+                    }
                 }
                 link.0.kept.store(false, Ordering::SeqCst);
+                let _ = tell.send(Hearing::Orphaned);
+                if link.0.awaits_nobody.load(Ordering::SeqCst) {
+                    return;
+                }
                 eprintln!("the keeper is gone; serving on. `changeover up` takes over");
-                link.await_next_keeper(&engine);
+                link.await_next_keeper(&tell);
             }
         });
+        heard
+    }
+
+    /// A keeper that dies is not waited for: this worker is not the one that it kept.
+    pub(crate) fn awaits_nobody(&self) {
+        self.0.awaits_nobody.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells the engine what is heard, until the keeper wants the state released; the rest is to be heard later.
+    pub(crate) fn tell(&self, engine: &Handle, heard: Heard, upgrades: &Upgrades) -> Heard {
+        while let Ok(hearing) = heard.recv() {
+            match hearing {
+                Hearing::Message(FromKeeper::Release, _) => {
+                    engine.release();
+                    return heard;
+                }
+                Hearing::Message(FromKeeper::Reload { binary }, _) => upgrades.begin(engine.clone(), binary),
+                Hearing::Message(message, sockets) => self.received(engine, message, sockets),
+                Hearing::Lost(ids) => {
+                    for id in ids.iter().filter_map(|id| TargetId::new(id).ok()) {
+                        engine.tell(ProcessEvent::Exited { id, status: ExitStatus::Unknown });
+                    }
+                }
+                Hearing::Orphaned => {}
+            }
+        }
+        heard
+    }
+
+    /// A successor: its keeper gives it the state's place, with what it was welcomed with; `None`: nobody does any more.
+    pub(crate) fn await_place(heard: &Heard) -> Option<Hearing> {
+        match heard.recv() {
+            Ok(welcome @ Hearing::Message(FromKeeper::Welcome { .. }, _)) => Some(welcome),
+            _ => None,
+        }
+    }
+
+    /// After the state was released.
+    pub(crate) fn await_verdict(heard: &Heard) -> Verdict {
+        loop {
+            match heard.recv() {
+                Ok(welcome @ Hearing::Message(FromKeeper::Welcome { .. }, _)) => return Verdict::Resume(Some(welcome)),
+                Ok(Hearing::Message(FromKeeper::Retire { drain_ms }, _)) => return Verdict::Retire { drain_ms },
+                // The next keeper adopts whoever has the state.
+                Ok(Hearing::Orphaned) | Err(_) => return Verdict::Resume(None),
+                Ok(_) => {}
+            }
+        }
     }
 
     fn channel(&self) -> Arc<WorkerSide> {
@@ -79,7 +162,7 @@ impl Link {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn await_next_keeper(&self, engine: &Handle) {
+    fn await_next_keeper(&self, tell: &mpsc::Sender<Hearing>) {
         let next = keeper::handover::listen(&self.0.state_dir).and_then(|handover| {
             loop {
                 let mut wanted = [nix::poll::PollFd::new(handover.as_fd(), nix::poll::PollFlags::POLLIN)];
@@ -104,13 +187,11 @@ impl Link {
                 };
                 let sockets: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
                 let _ = channel.send(&message, &sockets);
-                let lost = std::mem::take(&mut held.spawning);
+                let lost = std::mem::take(&mut held.spawning).into_iter().collect();
                 self.0.kept.store(true, Ordering::SeqCst);
                 *self.0.channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(channel);
                 drop(held);
-                for id in lost.iter().filter_map(|id| TargetId::new(id).ok()) {
-                    engine.tell(ProcessEvent::Exited { id, status: ExitStatus::Unknown });
-                }
+                let _ = tell.send(Hearing::Lost(lost));
             }
             Err(error) => {
                 eprintln!("error: no next keeper can come: {error}");
@@ -119,10 +200,10 @@ impl Link {
         }
     }
 
-    fn received(&self, engine: &Handle, message: FromKeeper, sockets: Vec<std::os::fd::OwnedFd>) {
+    pub(crate) fn received(&self, engine: &Handle, message: FromKeeper, sockets: Vec<OwnedFd>) {
         let event = match message {
             // The engine asks for each listener; the keeper gives the socket that it has.
-            FromKeeper::Welcome { listeners, children } => {
+            FromKeeper::Welcome { listeners, children, .. } => {
                 for child in children {
                     if let (Some(status), Ok(id)) = (child.status, TargetId::new(&child.id)) {
                         engine.tell(ProcessEvent::Exited { id, status: exit_status(status) });
@@ -151,6 +232,20 @@ impl Link {
             }
             FromKeeper::Adopted { id, .. } => TargetId::new(&id).ok().map(|id| ProcessEvent::Adopted { id }),
             FromKeeper::Terminate { signal } => Some(ProcessEvent::Terminate { signal }),
+            FromKeeper::UpgradeFailed { reason } => {
+                eprintln!("the upgrade failed: {reason}");
+                engine.told("upgrade_failed", format!("{reason}; all is as it was"));
+                None
+            }
+            FromKeeper::Retired { pid, cut } => {
+                engine.told("worker_retired", upgrades::retired(pid, cut));
+                None
+            }
+            FromKeeper::KeeperStays { reason } => {
+                engine.told("keeper_stays", format!("the keeper is still the binary before: {reason}"));
+                None
+            }
+            FromKeeper::Release | FromKeeper::Retire { .. } | FromKeeper::Reload { .. } => None,
         };
         if let Some(event) = event {
             engine.tell(event);

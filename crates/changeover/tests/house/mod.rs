@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses what it needs of the house")]
 
+pub mod authority;
+pub mod clients;
+pub mod mounted;
 pub mod open;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -249,12 +252,17 @@ impl House {
         self.try_worker_pid().expect("a worker")
     }
 
-    /// The worker of this house, whoever is its parent.
+    /// The newest worker of this house, whoever is its parent.
     fn try_worker_pid(&self) -> Option<i32> {
+        self.workers().last().copied()
+    }
+
+    /// Also those that finish what they have after an upgrade; the oldest first.
+    pub fn workers(&self) -> Vec<i32> {
         let state_dir = self.state_dir();
         let is_worker =
             |words: &[&[u8]]| words.get(1) == Some(&b"worker".as_slice()) && words.contains(&state_dir.as_os_str().as_encoded_bytes());
-        processes(is_worker).into_iter().next().map(|pid| pid as i32)
+        processes(is_worker).into_iter().map(|pid| pid as i32).collect()
     }
 
     pub fn orders(&self) -> Vec<String> {
