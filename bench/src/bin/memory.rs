@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use bench::contender::{Contender, NAMES, Size};
+use bench::contender::{Contender, NAMES, Setting};
 use bench::numbers::{argument, table};
 use bench::process::{Process, memory_bytes};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
     let mut rows = vec![["", "kB per idle connection"].map(str::to_owned).to_vec()];
     let mut json = serde_json::Map::new();
     for name in NAMES {
-        let measured = Contender::start(name, [target, target], Size { threads, core: None })
+        let measured = Contender::start(name, [target, target], Setting::plain(threads, None))
             .and_then(|contender| idle(&own, &contender, connections));
         match measured {
             Ok(bytes) => {
@@ -85,7 +85,7 @@ fn streams() -> anyhow::Result<(u64, u64)> {
             std::thread::spawn(move || serve(stream));
         }
     });
-    let contender = Contender::start("changeover", [target, target], Size { threads: 2, core: None })?;
+    let contender = Contender::start("changeover", [target, target], Setting::plain(2, None))?;
     let family = contender.family();
     let address = contender.address;
     // Warm, so that what any first request allocates is not counted.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bench::contender::{Contender, NAMES, Size};
+use bench::contender::{Contender, NAMES, Setting};
 use bench::numbers::{argument, ms, quantile, table};
 use bench::process::Process;
 use nix::sys::signal::Signal;
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
     for (name, by_command) in NAMES.map(|name| (name, false)).into_iter().chain([("changeover", true)]) {
         let label = if by_command { "changeover, command line" } else { name };
         let seen =
-            Contender::start(name, targets, Size { threads, core: None }).and_then(|contender| drive(contender, switches, by_command));
+            Contender::start(name, targets, Setting::plain(threads, None)).and_then(|contender| drive(contender, switches, by_command));
         match seen {
             Ok(seen) => report(label, &seen, &mut rows, &mut json),
             Err(error) => println!("{label}: not measured: {error:#}"),
