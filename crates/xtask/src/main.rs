@@ -1,4 +1,4 @@
-//! The one task runner: `cargo xtask test | ci | tidy | set-up`. Standard library only.
+//! The one task runner: `cargo xtask test | ci | tidy | set-up | fuzz`. Standard library only.
 //!
 //! `test` first installs what the tests drive and the machine lacks (as root, on Debian), then checks arrows, format and lints.
 
@@ -17,8 +17,9 @@ fn main() -> ExitCode {
         }
         "tidy" => tidy(),
         "set-up" => set_up(),
+        "fuzz" => return fuzz(),
         _ => {
-            eprintln!("usage: cargo xtask test | ci | tidy | set-up");
+            eprintln!("usage: cargo xtask test | ci | tidy | set-up | fuzz --seconds N [--seed N]");
             return ExitCode::from(64);
         }
     };
@@ -30,10 +31,30 @@ fn run(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// Rooms that read what comes from outside, and fuzz it.
+const FUZZED: &[&str] = &["http1", "proxy", "config", "flags"];
+
+/// Each target for so many seconds, all of a room at once; with a seed, only the input that it makes. No nightly compiler is needed.
+fn fuzz() -> ExitCode {
+    let argument = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    let (seconds, seed) = (argument("--seconds").unwrap_or_else(|| "60".to_owned()), argument("--seed"));
+    let is_good = FUZZED.iter().all(|room| {
+        let mut command = Command::new("cargo");
+        command.args(["test", "--quiet", "--package", room, "fuzz", "--", "--nocapture"]);
+        command.env("CHANGEOVER_FUZZ_SECONDS", &seconds);
+        if let Some(seed) = &seed {
+            command.env("CHANGEOVER_FUZZ_SEED", seed);
+        }
+        command.status().is_ok_and(|status| status.success())
+    });
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// Programs that the tests drive, and Debian's packages that hold them.
 const PROGRAMS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("curl", "curl"),
+    ("openssl", "openssl"),
     ("mkfs.ext4", "e2fsprogs"),
     ("fsfreeze", "util-linux"),
     ("unshare", "util-linux"),
@@ -43,8 +64,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("prometheus", "prometheus"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("haproxy", "haproxy"),
+    ("systemd-analyze", "systemd"),
     ("protoc", "protobuf-compiler"),
     ("protoc", "libprotobuf-dev"),
+    ("pebble", "pebble"),
+    ("pebble-challtestsrv", "pebble"),
 ];
 
 /// Nothing is installed where nothing is missing. Without root or apt it says what will fail.
@@ -154,17 +179,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("judge", &["model"]),
     ("release", &["model"]),
     ("telemetry", &["model"]),
-    ("proxy", &["model", "telemetry"]),
+    ("http1", &[]),
+    ("proxy", &["http1", "model", "proxy_protocol", "telemetry", "tls"]),
+    ("proxy_protocol", &[]),
     ("config", &["model"]),
     ("keeper", &[]),
     ("store", &[]),
-    ("engine", &["model", "release", "judge", "store"]),
+    ("engine", &["model", "proxy_protocol", "release", "judge", "store", "tls"]),
     ("flag_engine", &["model", "release", "judge", "telemetry", "flags", "store"]),
     ("control", &["model", "engine", "flags", "flag_engine"]),
     ("flag_server", &["flags", "flag_engine"]),
     ("flags", &[]),
     ("flag_client", &["flags"]),
     ("flag_scan", &[]),
+    ("tls", &["model"]),
+    ("acme", &["model", "store", "tls"]),
     ("testbed", &[]),
 ];
 
