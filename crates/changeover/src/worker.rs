@@ -7,6 +7,7 @@ mod certificates;
 mod corridor;
 mod flags;
 mod link;
+mod processes;
 mod upgrades;
 
 use std::path::PathBuf;
@@ -23,11 +24,13 @@ use crate::args::Place;
 use crate::exit::Exit;
 use corridor::Corridor;
 use flags::{FlagRoom, Needs};
-use link::{Heard, Hearing, Link, Verdict};
+use link::{Heard, Hearing, Link, Standing, Verdict};
 use upgrades::{Asked, Upgrades};
 
 /// Answers that are on their way when we leave.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
+/// Who had just connected to the API sends what it asks within this, and hears that nothing of it was done; cut, it could not know.
+const LAST_ASKED: Duration = Duration::from_millis(100);
 /// Another process may hold the state a moment longer.
 const OPEN_MAX: Duration = Duration::from_secs(3);
 const OPEN_AGAIN: Duration = Duration::from_millis(50);
@@ -61,8 +64,16 @@ struct Birth {
     cut: u64,
     /// Heard already, and meant for it.
     heard: Option<Hearing>,
-    /// It takes over from another binary.
-    is_upgrade: bool,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Start,
+    /// It takes over from another worker.
+    Upgrade,
+    /// It let go of the state, and its successor came to nothing.
+    Resume,
 }
 
 /// What is left of a life that has released the state.
@@ -83,13 +94,13 @@ fn work(place: &Place, link: &Link, copy: Option<PathBuf>) -> anyhow::Result<Exi
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let proxy =
         proxy::Proxy::start(proxy::Config { threads, access_log, black_box: Some(black_box) }).context("cannot start the data plane")?;
-    let corridor = Corridor::new(proxy.clone());
+    let corridor = Corridor::new(proxy.clone(), link.clone());
     let mut heard = link.listen();
-    let mut birth = Birth { desired, cut, heard: None, is_upgrade: copy.is_some() };
+    let mut birth = Birth { desired, cut, heard: None, why: if copy.is_some() { Why::Upgrade } else { Why::Start } };
     if let Some(copy) = copy {
         upgrades::prepare(&copy).map_err(anyhow::Error::msg)?;
         link.say(&ToKeeper::Prepared).map_err(anyhow::Error::msg)?;
-        let Some(welcome) = Link::await_place(&heard) else { return Ok(Exit::Done) };
+        let Some(welcome) = link.await_place(&heard) else { return Ok(Exit::Done) };
         if let Hearing::Message(FromKeeper::Welcome { remembered: Some(text), .. }, _) = &welcome
             && let Ok(keys) = serde_json::from_str(text)
         {
@@ -100,16 +111,27 @@ fn work(place: &Place, link: &Link, copy: Option<PathBuf>) -> anyhow::Result<Exi
         upgrades::fault("taking");
     }
     loop {
+        let keeper_is_gone = matches!(birth.heard, Some(Hearing::Orphaned));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let left = runtime.block_on(live(place, link, &proxy, &corridor, birth, heard))?;
+        let lived = runtime.block_on(live(place, link, &proxy, &corridor, birth, heard));
         runtime.shutdown_background();
-        let Some(left) = left else { return Ok(Exit::Done) };
+        let left = match lived {
+            Ok(Some(left)) => left,
+            Ok(None) => return Ok(Exit::Done),
+            Err(error) if keeper_is_gone && is_busy(&error) => {
+                // The successor had the state already when the keeper ended, and serves.
+                link.stands(Standing::Retired);
+                retire(&corridor, None, upgrades::DRAIN_MAX)?;
+                return Ok(Exit::Done);
+            }
+            Err(error) => return Err(error),
+        };
         heard = left.heard;
         match Link::await_verdict(&heard) {
-            Verdict::Resume(message) => birth = Birth { desired: None, cut: 0, heard: message, is_upgrade: false },
+            Verdict::Resume(hearing) => birth = Birth { desired: None, cut: 0, heard: Some(hearing), why: Why::Resume },
             Verdict::Retire { drain_ms } => {
-                link.awaits_nobody();
-                let cut = retire(&corridor, &left.flags, Duration::from_millis(drain_ms))?;
+                link.stands(Standing::Retired);
+                let cut = retire(&corridor, Some((left.flags, heard)), Duration::from_millis(drain_ms))?;
                 let _ = link.say(&ToKeeper::Drained { cut });
                 return Ok(Exit::Done);
             }
@@ -117,9 +139,24 @@ fn work(place: &Place, link: &Link, copy: Option<PathBuf>) -> anyhow::Result<Exi
     }
 }
 
-fn retire(corridor: &Corridor, flags: &FlagRoom, limit: Duration) -> anyhow::Result<usize> {
+fn is_busy(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<engine::StoreError>().is_some_and(engine::StoreError::is_busy))
+}
+
+/// What was left of the last life is finished, too.
+fn retire(corridor: &Corridor, left: Option<(FlagRoom, Heard)>, limit: Duration) -> anyhow::Result<usize> {
     let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (cut, ()) = runtime.block_on(async { tokio::join!(corridor.retire(limit), flags.drain()) });
+    let (tell, late) = tokio::sync::mpsc::unbounded_channel();
+    let flags = left.map(|(flags, heard)| {
+        std::thread::spawn(move || Link::heard_late(&heard).try_for_each(|late| tell.send(late)));
+        flags
+    });
+    let drain_flags = async {
+        if let Some(flags) = &flags {
+            flags.drain().await;
+        }
+    };
+    let (cut, ()) = runtime.block_on(async { tokio::join!(corridor.retire(limit, late), drain_flags) });
     Ok(cut)
 }
 
@@ -136,19 +173,21 @@ async fn live(
     let is_first = birth.desired.is_some();
     tokio::spawn(corridor.clone().sample());
     let (flags, wanted) = FlagRoom::new();
-    let (engine, task) = start_engine(place, link, proxy, corridor, &flags, birth.desired, birth.cut).await?;
+    let (engine, task) = start_engine(place, link, proxy, corridor, &flags, &birth).await?;
+    keeper::outlive_keeper().context("cannot outlive the keeper")?;
+    link.stands(Standing::HasTheState);
     if !is_first {
         let applied = engine.store().values("desired").await;
         let applied = applied.first().and_then(|(_, text)| serde_json::from_str::<Desired>(text).ok());
         api = applied.and_then(|desired| desired.api);
     }
-    let own = std::env::current_exe().unwrap_or_default();
+    let own = std::env::var_os(keeper::BINARY_ENVIRONMENT_NAME).map_or_else(|| std::env::current_exe().unwrap_or_default(), PathBuf::from);
     let upgrades = Upgrades::new(link.clone(), &place.state_dir, own);
     // What was issued is shown from the first handshake on.
     let clerk = certificates::clerk(proxy.keyring(), &engine, corridor.listening()).await;
     let board = clerk.board();
-    if let Some(Hearing::Message(message, sockets)) = birth.heard {
-        link.received(&engine, message, sockets);
+    if let Some(hearing) = birth.heard {
+        link.heard_before(&engine, hearing);
     }
     let pump = {
         let (link, engine, upgrades) = (link.clone(), engine.clone(), upgrades.clone());
@@ -180,7 +219,7 @@ async fn live(
     };
     flags.begun().await;
     let socket = control::bind(&place.socket()).with_context(|| format!("cannot serve {}", place.socket().display()))?;
-    if birth.is_upgrade {
+    if birth.why == Why::Upgrade {
         let text =
             format!("changeover {} (pid {}) serves; the one before it finishes what it has", env!("CARGO_PKG_VERSION"), std::process::id());
         engine.told("upgraded", text);
@@ -197,9 +236,14 @@ async fn live(
         }
     };
     if how == Ended::Released {
+        link.stands(Standing::HasNotTheState);
+        // Before the next one binds its own there.
+        control::hide(&place.socket());
         engine.store().close().await;
         let remembered = serde_json::to_string(&proxy.keyring().ticket_keys()).unwrap_or_default();
-        link.say(&ToKeeper::Released { remembered }).map_err(anyhow::Error::msg)?;
+        // A keeper that is gone is heard of below.
+        let _ = link.say(&ToKeeper::Released { remembered });
+        tokio::time::sleep(LAST_ASKED).await;
     } else {
         flags.drain().await;
     }
@@ -219,16 +263,16 @@ async fn start_engine(
     proxy: &proxy::Proxy,
     corridor: &Corridor,
     flags: &FlagRoom,
-    desired: Option<Desired>,
-    cut: u64,
+    birth: &Birth,
 ) -> anyhow::Result<(engine::Handle, tokio::task::JoinHandle<Ended>)> {
     let until = tokio::time::Instant::now() + OPEN_MAX;
     loop {
         let config = engine::Config {
             state_dir: place.state_dir.clone(),
             folder: place.file.parent().map(std::path::Path::to_path_buf).unwrap_or_default(),
-            desired: desired.clone(),
-            cut,
+            desired: birth.desired.clone(),
+            cut: birth.cut,
+            resumes: birth.why == Why::Resume,
             keyring: proxy.keyring().clone(),
         };
         let (data_plane, link, flags) = (Arc::new(corridor.clone()), Arc::new(link.clone()), Arc::new(flags.clone()));

@@ -5,7 +5,6 @@ mod house;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use house::upgrades::HANG_MAX;
 use house::{DEADLINE, House, QUICK, kill_9};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,8 +22,6 @@ use testbed::wait;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: web.test\r\n\r\n";
-/// A start that hangs is given up after half a minute.
-const HANG_MAX: Duration = Duration::from_secs(60);
 
 /// The head and the body of an answer that has a length.
 fn answer(stream: &mut TcpStream) -> String {
@@ -63,18 +61,6 @@ fn stop(pid: i32) {
     };
     let tasks = || std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
     wait::until(DEADLINE, "all threads have stopped", || tasks().all(is_stopped));
-}
-
-fn keeper(house: &House) -> i32 {
-    house.up.as_ref().expect("it runs").id() as i32
-}
-
-fn only_one_worker(house: &House) {
-    wait::until(HANG_MAX, "the workers before have ended", || house.workers().len() == 1);
-}
-
-fn events(house: &House) -> String {
-    house.good(&["events"])
 }
 
 /// Keeps doing something of its own until it is dropped; how often it was done, or how it failed.
@@ -164,8 +150,8 @@ fn upgrades_in_a_row_lose_nothing() {
     let house = House::start("29900-29949", QUICK);
     house.good(&["deploy", "web", "--version", "v1"]);
     house.good(&["upgrade", "--drain", "10s"]);
-    only_one_worker(&house);
-    let before = (descriptors(keeper(&house)), descriptors(house.worker_pid()));
+    house.only_one_worker();
+    let before = (descriptors(house.keeper_pid()), descriptors(house.worker_pid()));
     let load = Load::start(LoadOptions {
         keep_alive_clients: 32,
         fresh_clients: 4,
@@ -200,15 +186,15 @@ fn upgrades_in_a_row_lose_nothing() {
     orders.sort();
     posted.sort();
     assert_eq!(orders, posted, "each order exactly once");
-    only_one_worker(&house);
+    house.only_one_worker();
     house.good(&["upgrade"]);
-    only_one_worker(&house);
+    house.only_one_worker();
     // A line to a target, or somebody who asks just now, may have one for a moment.
     wait::until(DEADLINE, "no more descriptors than before", || {
-        descriptors(keeper(&house)) == before.0 && descriptors(house.worker_pid()) <= before.1
+        descriptors(house.keeper_pid()) == before.0 && descriptors(house.worker_pid()) <= before.1
     });
-    let cut = events(&house).lines().filter(|line| line.contains("worker_retired") && !line.contains("had finished")).count();
-    assert_eq!(cut, 0, "{}", events(&house));
+    let cut = house.events().lines().filter(|line| line.contains("worker_retired") && !line.contains("had finished")).count();
+    assert_eq!(cut, 0, "{}", house.events());
     println!("{cycles} upgrades, {} requests, {} orders, {}: 0 lost", tally.requests, orders.len(), counts.join(", "));
 }
 
@@ -229,7 +215,7 @@ fn connections_that_rest_or_are_fresh_get_their_next_request_answered() {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello from v1"), "{answer}");
         assert!(answer.to_ascii_lowercase().contains("connection: close"), "it is told to come back elsewhere: {answer}");
     }
-    only_one_worker(&house);
+    house.only_one_worker();
 }
 
 #[test]
@@ -256,8 +242,8 @@ fn connections_that_wait_for_a_stopped_worker_are_all_served() {
     let waiting = queue(&house);
     kill(Pid::from_raw(old), Signal::SIGCONT).expect("continued");
     served(waiting);
-    wait::until(DEADLINE, "it is upgraded", || events(&house).contains(" upgraded: "));
-    only_one_worker(&house);
+    wait::until(DEADLINE, "it is upgraded", || house.events().contains(" upgraded: "));
+    house.only_one_worker();
     // One that is killed.
     let old = house.worker_pid();
     stop(old);
@@ -267,19 +253,6 @@ fn connections_that_wait_for_a_stopped_worker_are_all_served() {
     house.until_up();
     house.good(&["down"]);
     house.await_end();
-}
-
-/// A program that behaves like the real one, but for what the lines before it do.
-fn wrapper(house: &House, name: &str, lines: &str) -> PathBuf {
-    let path = house.folder.path().join(name);
-    let text = format!("#!/bin/sh\n{lines}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_changeover"));
-    std::fs::write(&path, text).expect("written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
-    path
-}
-
-fn fails(house: &House, binary: &std::path::Path) -> String {
-    house.bad(&["upgrade", "--binary", binary.to_str().expect("text")], 1)
 }
 
 #[test]
@@ -304,12 +277,12 @@ fn a_binary_that_panics_or_refuses_the_state_changes_nothing_and_says_why() {
         ("panics-late", "export CHANGEOVER_UPGRADE_FAULT=panic@taking", "it panicked: "),
         ("dies-late", "export CHANGEOVER_UPGRADE_FAULT=kill@taking", "killed by signal 9"),
     ] {
-        let error = fails(&house, &wrapper(&house, name, lines));
+        let error = house.upgrade_fails(&house.wrapper(name, lines));
         assert!(error.contains(why) && error.contains("all is as it was"), "{name}: {error}");
         assert_eq!(house.workers(), [worker], "{name}");
         assert_eq!(house.release()["state"], "watching", "{name}");
     }
-    wrapper(&house, "not", "echo 'nothing'; exit 0");
+    house.wrapper("not", "echo 'nothing'; exit 0");
     std::fs::write(house.folder.path().join("text"), "no program").expect("written");
     for (name, why) in [("not", "is no changeover"), ("nowhere", "is not there"), ("text", "may not be executed"), (".", "is no file")] {
         let error = house.bad(&["upgrade", "--binary", name], 64);
@@ -335,8 +308,8 @@ fn a_binary_that_hangs_is_given_up() {
             let house = House::start(ports, QUICK);
             house.good(&["deploy", "web", "--version", "v1"]);
             let (load, worker) = (house.load(), house.worker_pid());
-            let hangs = wrapper(&house, "hangs", &format!("export CHANGEOVER_UPGRADE_FAULT=hang@{phase}"));
-            let error = fails(&house, &hangs);
+            let hangs = house.wrapper("hangs", &format!("export CHANGEOVER_UPGRADE_FAULT=hang@{phase}"));
+            let error = house.upgrade_fails(&hangs);
             assert!(error.contains(why), "{error}");
             assert_eq!(house.workers(), [worker]);
             let tally = load.stop();
@@ -362,8 +335,8 @@ fn a_release_goes_on_in_the_next_worker_and_a_tunnel_stays_until_its_drain_ends(
     assert!(deploy.wait().expect("it ends").success());
     assert_eq!(house.answers(), "v2");
     wait::until(DEADLINE, "the tunnel is cut", || tunnel.is_broken());
-    only_one_worker(&house);
-    wait::until(DEADLINE, "the count is told", || events(&house).contains("1 of its connections were cut"));
+    house.only_one_worker();
+    wait::until(DEADLINE, "the count is told", || house.events().contains("1 of its connections were cut"));
 }
 
 /// What systemd would be told.
@@ -402,7 +375,7 @@ fn a_service_manager_gives_the_sockets_and_is_told_what_happens() {
     }
     house.start_again_within(command);
     drop(listener);
-    let up = keeper(&house);
+    let up = house.keeper_pid();
     assert_eq!(manager.hear(), format!("READY=1\nMAINPID={up}"));
     assert!(answer(&mut early).ends_with("hello from v1"), "the socket that was given, never another one");
     let binary = format!("/proc/{up}/exe");
@@ -418,7 +391,7 @@ fn a_service_manager_gives_the_sockets_and_is_told_what_happens() {
     house.good(&["upgrade"]);
     assert!(manager.hear().starts_with("RELOADING=1\n"));
     assert!(manager.hear().starts_with("READY=1\n"));
-    fails(&house, &wrapper(&house, "panics", "export CHANGEOVER_UPGRADE_FAULT=panic@checking"));
+    house.upgrade_fails(&house.wrapper("panics", "export CHANGEOVER_UPGRADE_FAULT=panic@checking"));
     assert!(manager.hear().starts_with("RELOADING=1\n"));
     assert!(manager.hear().starts_with("READY=1\n"));
     house.good(&["down"]);

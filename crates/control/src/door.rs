@@ -29,6 +29,7 @@ const FIELDS_MAX: usize = 64;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// An address that is taken may become free.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
+const BIND_SOON: Duration = Duration::from_millis(20);
 
 /// Opens, and opens anew when the settings change, until `end`.
 pub(crate) async fn keep(room: Arc<Room>, end: CancellationToken) {
@@ -98,16 +99,18 @@ async fn open(address: SocketAddr, router: Router, closed: CancellationToken) {
 }
 
 async fn bind(address: SocketAddr) -> TcpListener {
+    let began = tokio::time::Instant::now();
     let mut told = false;
     loop {
-        match TcpListener::bind(address).await {
+        let error = match TcpListener::bind(address).await {
             Ok(listener) => return listener,
-            Err(error) if !told => {
-                eprintln!("error: the API cannot listen on {address}: {error}; trying again each second");
-                told = true;
-            }
-            Err(_) => {}
+            Err(error) => error,
+        };
+        // Within this the worker before us closes its own.
+        let is_soon = began.elapsed() < BIND_AGAIN;
+        if !is_soon && !std::mem::replace(&mut told, true) {
+            eprintln!("error: the API cannot listen on {address}: {error}; trying again each second");
         }
-        tokio::time::sleep(BIND_AGAIN).await;
+        tokio::time::sleep(if is_soon { BIND_SOON } else { BIND_AGAIN }).await;
     }
 }

@@ -107,6 +107,11 @@ pub fn bind(socket: &Path) -> std::io::Result<tokio::net::UnixListener> {
     Ok(listener)
 }
 
+/// From now on nobody finds the socket: who connected is still answered, who comes later waits for the next worker's.
+pub fn hide(socket: &Path) {
+    let _ = std::fs::remove_file(socket);
+}
+
 /// Serves the API until `end`, and then what was asked already.
 pub async fn serve(
     listener: tokio::net::UnixListener,

@@ -33,6 +33,14 @@ struct Status {
     services: Vec<ServiceStatus>,
     /// Listeners that are not open, and why.
     not_open: Vec<Value>,
+    changeover: Serving,
+}
+
+/// The worker that serves.
+#[derive(ToSchema, Serialize)]
+struct Serving {
+    version: String,
+    pid: u32,
 }
 
 #[derive(ToSchema, Serialize)]
@@ -88,7 +96,11 @@ struct EndingStatus {
 /// What is going on.
 #[utoipa::path(get, path = "/v1/status", tag = "changeover", responses((status = 200, description = "All services", body = Status), Problems))]
 async fn status(State(room): Shared) -> Answer {
-    carry_out(&room, Ok(Command::Status)).await
+    let mut answer = carry_out(&room, Ok(Command::Status)).await;
+    if let Ok(status) = &mut answer.0 {
+        status["changeover"] = json!(Serving { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() });
+    }
+    answer
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -62,6 +62,8 @@ pub trait DataPlane: Send + Sync + 'static {
     fn end_tunnels_of(&self, target: &TargetId, drain: Duration, left: Duration);
     /// Requests and tunnels that one target has now.
     fn in_flight_of(&self, target: &TargetId) -> usize;
+    /// Workers before this one have clients still, of whom nobody here knows what they use. They route like this one, a moment later.
+    fn has_forerunners(&self) -> bool;
     /// Accepts no more, lets clients finish, bounded.
     fn drain(&self) -> Drained;
     /// Of copies that a version got.

@@ -27,6 +27,8 @@ pub struct Config {
     pub desired: Option<Desired>,
     /// Requests and tunnels that ran when the worker before us was killed.
     pub cut: u64,
+    /// An engine of this same process had the state before, and nothing has crashed since.
+    pub resumes: bool,
     /// Trust in targets that are asked for their health over TLS.
     pub keyring: tls::Keyring,
 }
@@ -263,7 +265,7 @@ impl Caretaker {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Input>, kept: Vec<Kept>, taken_back: Vec<TakenBack>) -> Ended {
         self.replay(taken_back);
         self.recover(kept).await;
-        if fault_points::crashes() > 0 || self.config.cut > 0 {
+        if !self.config.resumes && (fault_points::crashes() > 0 || self.config.cut > 0) {
             let cut = self.config.cut;
             let text =
                 format!("the worker ended without warning and was started again; {cut} requests and tunnels were running and are cut");
@@ -290,6 +292,7 @@ impl Caretaker {
                 return Ended::Down;
             }
             if self.lets_go() && inbox.is_empty() {
+                self.answer_half_done();
                 return Ended::Released;
             }
         }
@@ -300,8 +303,17 @@ impl Caretaker {
     fn lets_go(&self) -> bool {
         let Some(until) = self.releasing else { return false };
         let spawns = self.targets.values().any(|entry| entry.life == Life::Spawning);
-        let is_quiet = self.switching.is_empty() && self.all_acknowledged() && !self.unsaved && !spawns;
+        let is_quiet = self.switching.is_empty() && self.restarting.is_empty() && self.all_acknowledged() && !self.unsaved && !spawns;
         is_quiet || self.now() >= until
+    }
+
+    /// To ask again would do it twice.
+    fn answer_half_done(&mut self) {
+        let switching = self.switching.drain(..).map(|it| (it.service, it.reply));
+        for (service, reply) in switching.chain(self.restarting.drain(..).map(|it| (it.service, it.reply))) {
+            let rejected = Rejected::new("unavailable", "it was begun, and changeover is replaced before it is done");
+            let _ = reply.send(Err(rejected.hint(format!("see what came of it: changeover status {service}"))));
+        }
     }
 
     /// After a start: adopt processes, listen, perform the effects that were open.

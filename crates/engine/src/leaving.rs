@@ -31,7 +31,7 @@ impl Caretaker {
     /// Stops those that have drained, kills those whose grace is over.
     pub(crate) async fn look_at_leaving(&mut self) {
         let now = self.now();
-        let known = self.all_acknowledged();
+        let known = self.all_acknowledged() && !self.data_plane.has_forerunners();
         let drained: Vec<TargetId> = self
             .targets
             .values()

@@ -193,7 +193,7 @@ impl Caretaker {
 
     fn drained(&self, name: &ServiceName, version: &VersionName, in_state_ms: u64, drain_ms: u64) -> Option<Event> {
         // Nobody new comes once the snapshot is acknowledged; until then zero means nothing.
-        if self.all_acknowledged() && self.data_plane.in_flight(name, version) == 0 {
+        if self.all_acknowledged() && !self.data_plane.has_forerunners() && self.data_plane.in_flight(name, version) == 0 {
             return Some(Event::Drained { cut: 0 });
         }
         let left = Duration::from_millis(drain_ms.saturating_sub(in_state_ms));

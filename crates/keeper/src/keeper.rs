@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,20 +18,14 @@ use crate::channel::{ChannelError, KeeperSide};
 use crate::children::Children;
 use crate::error::Error;
 use crate::listeners::Listeners;
-use crate::pidfd::PidFd;
 use crate::protocol::{FromKeeper, PROTOCOL, Status, Survivor, ToKeeper};
 use crate::restarts::Restarts;
 use crate::upgrade::Upgrade;
-use crate::worker::{Role, Worker};
-use crate::{handover, identity, lock, notify, signals};
+use crate::worker::{Role, Worker, is_own_file};
+use crate::{identity, notify, signals};
 
 /// Exit codes of a first start that mean: do not try again, the user has to mend something.
 const GIVES_UP: [i32; 2] = [1, 64];
-/// What a keeper that was just killed leaves may hold its sockets a moment longer: a worker that has not noticed yet, and will
-/// hand them over, or one that was being started, and ends.
-const SETTLE_MAX: Duration = Duration::from_secs(2);
-const SETTLE_POLL: Duration = Duration::from_millis(10);
-
 pub struct Options {
     pub state_dir: PathBuf,
     /// The argument vector; the channel is in its environment as `CHANGEOVER_KEEPER_FD`.
@@ -42,11 +36,15 @@ pub struct Options {
 
 pub struct Keeper {
     pub(crate) options: Options,
+    /// Nobody has tried what is installed under the name later.
+    pub(crate) worker_is_own_file: bool,
     pub(crate) lock: File,
     boot_id: String,
     /// What a worker leaves for the next one.
     pub(crate) memory: File,
-    signals: SignalFd,
+    pub(crate) signals: SignalFd,
+    /// SIGHUP means that it is gone. Asked at the start: of one that is gone nobody can tell that it was one.
+    pub(crate) has_terminal: bool,
     pub(crate) listeners: Listeners,
     pub(crate) children: Children,
     pub(crate) worker: Option<Worker>,
@@ -56,43 +54,28 @@ pub struct Keeper {
     pub(crate) was_ready: bool,
     /// The signal that asked us to end.
     pub(crate) ending: Option<i32>,
-    unopened: Vec<(SocketAddr, String)>,
+    pub(crate) unopened: Vec<(SocketAddr, String)>,
     pub(crate) upgrade: Option<Upgrade>,
     /// Workers before the one that serves, which finish what they have.
     pub(crate) retiring: Vec<Worker>,
+    /// They were told that the keeper ends, and when it does.
+    pub(crate) retiring_until: Option<Instant>,
+    /// What they were told last, while there are some.
+    pub(crate) routes: Option<OwnedFd>,
     /// The binary that it is to become.
     pub(crate) replaces_itself: Option<PathBuf>,
 }
 
-/// Takes the state directory, and what an earlier keeper left, or else opens the listeners. To be called before any thread is
-/// started.
-pub fn open(options: Options) -> Result<Keeper, Error> {
-    let lock = lock::take(&options.state_dir)?;
-    let memory = crate::black_box::create().map_err(Error::Connect)?;
-    let mut keeper = Keeper::new(options, lock, memory, Listeners::with_inherited())?;
-    let until = Instant::now() + SETTLE_MAX;
-    loop {
-        keeper.take_over_orphan()?;
-        if keeper.open_first_listeners() || Instant::now() >= until {
-            break;
-        }
-        std::thread::sleep(SETTLE_POLL);
-    }
-    match keeper.unopened.first() {
-        Some((address, reason)) if keeper.listeners.addresses().is_empty() && keeper.worker.is_none() => {
-            Err(Error::Listen { address: *address, reason: reason.clone() })
-        }
-        _ => Ok(keeper),
-    }
-}
-
 impl Keeper {
     pub(crate) fn new(options: Options, lock: File, memory: File, listeners: Listeners) -> Result<Self, Error> {
+        let worker_is_own_file = options.worker_command.first().is_some_and(|program| is_own_file(program));
         Ok(Self {
+            worker_is_own_file,
             lock,
             memory,
             boot_id: identity::boot_id().ok_or(Error::BootId)?,
             signals: signals::open()?,
+            has_terminal: io::stdin().is_terminal(),
             listeners,
             children: Children::default(),
             worker: None,
@@ -103,6 +86,8 @@ impl Keeper {
             unopened: Vec::new(),
             upgrade: None,
             retiring: Vec::new(),
+            retiring_until: None,
+            routes: None,
             replaces_itself: None,
             options,
         })
@@ -114,13 +99,14 @@ impl Keeper {
             self.start_worker_if_due()?;
             self.wait()?;
             if let Some(code) = self.hear_signals()? {
+                self.kill_others();
                 return Ok(code);
             }
             self.hear_worker()?;
             self.tell_exits()?;
             if let Some(code) = self.see_worker_end()? {
                 notify::stopping();
-                self.retiring.iter().for_each(Worker::kill);
+                self.end_others()?;
                 return Ok(code);
             }
             self.drive_upgrade()?;
@@ -130,64 +116,14 @@ impl Keeper {
 
     /// After an upgrade, when nothing is half said.
     fn replace_itself(&mut self) -> Result<(), Error> {
-        let is_silent = self.worker.as_ref().is_some_and(|worker| !worker.wants_to_send()) && self.upgrade.is_none();
+        // What is not sent yet would be lost: one that is to retire would never hear of it.
+        let is_silent = !self.worker.iter().chain(&self.retiring).any(Worker::wants_to_send);
+        let is_silent = is_silent && self.worker.is_some() && self.upgrade.is_none();
         let Some(binary) = self.replaces_itself.take_if(|_| is_silent) else { return Ok(()) };
         let Err(error) = self.become_binary(&binary);
         eprintln!("changeover: the keeper stays as it is: {error}");
         notify::ready();
         self.tell(FromKeeper::KeeperStays { reason: error.to_string() }, &[])
-    }
-
-    /// Those that could not be opened yet, beside others that could.
-    pub fn unopened(&self) -> &[(SocketAddr, String)] {
-        &self.unopened
-    }
-
-    fn take_over_orphan(&mut self) -> Result<(), Error> {
-        let Some((pid, channel)) = handover::find_orphan(&self.options.state_dir).map_err(Error::Connect)? else {
-            return Ok(());
-        };
-        let refused = |reason: &str| Error::Handover { pid, reason: reason.to_owned() };
-        // The connection proves that it lives; opened before the answer is read, the descriptor is surely that process.
-        let descriptor = PidFd::open(pid).map_err(|error| refused(&error.to_string()))?;
-        let answer = channel.recv().map_err(|error| refused(&format!("no answer ({error})")))?;
-        // It died just now: a new worker will do.
-        let Some((message, sockets)) = answer else {
-            return Ok(());
-        };
-        let ToKeeper::Orphan { protocol, pid: told_pid, boot_id, listeners, children } = message else {
-            return Err(refused("it answered something else"));
-        };
-        if protocol != PROTOCOL || told_pid != pid || sockets.len() != listeners.len() {
-            return Err(refused("its answer does not fit this binary"));
-        }
-        for (address, socket) in listeners.into_iter().zip(sockets) {
-            let bound = crate::listeners::bound(&socket).unwrap_or(address);
-            self.listeners.insert(address, bound, socket);
-        }
-        for child in &children {
-            self.children.adopt_or_mourn(child, &boot_id);
-        }
-        self.was_ready = true;
-        self.worker = Some(Worker::adopted(pid, descriptor, channel));
-        self.welcome()
-    }
-
-    /// Whether all are open, or fail for a reason that does not pass by itself. One that fails beside others that do not is
-    /// asked for again by the worker.
-    fn open_first_listeners(&mut self) -> bool {
-        self.unopened.clear();
-        if self.worker.is_some() {
-            return true;
-        }
-        let mut is_settled = true;
-        for address in self.options.listen.clone() {
-            if let Err(error) = self.listeners.listen(address) {
-                is_settled &= error.kind() != io::ErrorKind::AddrInUse;
-                self.unopened.push((address, crate::listeners::explain(&error)));
-            }
-        }
-        is_settled
     }
 
     fn start_worker_if_due(&mut self) -> Result<(), Error> {
@@ -196,7 +132,7 @@ impl Keeper {
             return Ok(());
         }
         let role = if self.was_ready { Role::Next } else { Role::First };
-        match Worker::start(&self.options.worker_command, self.restarts.recent(now), role, &self.memory) {
+        match Worker::start(&self.options.worker_command, self.worker_is_own_file, self.restarts.recent(now), role, &self.memory) {
             Ok(worker) => self.worker = Some(worker),
             // Later it may be a passing lack of memory or descriptors: the sockets are worth waiting for.
             Err(error) if self.was_ready => {
@@ -237,14 +173,19 @@ impl Keeper {
                 }
                 return Ok(Some(130));
             }
-            if signal == libc::SIGHUP && !io::stdin().is_terminal() {
+            if signal == libc::SIGHUP && !self.has_terminal {
                 // Nobody's terminal is gone: a service manager, or a person, asks for a reload.
+                if self.upgrade.is_some() {
+                    eprintln!("changeover: SIGHUP changes nothing: an upgrade is under way");
+                    continue;
+                }
                 let binary = self.options.worker_command.first().map(PathBuf::from).unwrap_or_default();
                 self.tell(FromKeeper::Reload { binary }, &[])?;
                 continue;
             }
             if signal != libc::SIGHUP {
                 self.ending = Some(signal);
+                self.hurry_retiring()?;
             }
             self.tell(FromKeeper::Terminate { signal }, &[])?;
         }
@@ -257,7 +198,7 @@ impl Keeper {
         }
         while let Some(channel) = self.worker.as_ref().and_then(|worker| worker.channel.as_ref()) {
             match hear(channel) {
-                Heard::Message(message) => self.obey(message)?,
+                Heard::Message(message, descriptors) => self.obey(message, descriptors)?,
                 Heard::Nothing => return Ok(()),
                 Heard::End => self.lose_channel(),
             }
@@ -272,7 +213,7 @@ impl Keeper {
         }
     }
 
-    fn obey(&mut self, message: ToKeeper) -> Result<(), Error> {
+    fn obey(&mut self, message: ToKeeper, descriptors: Vec<OwnedFd>) -> Result<(), Error> {
         match message {
             ToKeeper::Hello { protocol: PROTOCOL, .. } => self.welcome()?,
             ToKeeper::Hello { .. } | ToKeeper::Orphan { .. } => {
@@ -287,6 +228,7 @@ impl Keeper {
             ToKeeper::Upgrade { binary, copy, drain_ms } => self.begin_upgrade(binary, &copy, drain_ms)?,
             ToKeeper::Released { remembered } => self.released(remembered)?,
             ToKeeper::Failed { reason } => self.taking_failed(reason),
+            ToKeeper::Routes {} => self.pass_routes(descriptors.into_iter().next())?,
             ToKeeper::Prepared | ToKeeper::Drained { .. } => {}
             ToKeeper::Listen { address } => self.listen(address)?,
             ToKeeper::Unlisten { address } => self.listeners.unlisten(address),
@@ -313,11 +255,11 @@ impl Keeper {
     }
 
     pub(crate) fn welcome(&mut self) -> Result<(), Error> {
-        let remembered = self.remembered();
+        let (remembered, retiring) = (self.remembered(), self.forerunners());
         let Some(worker) = &mut self.worker else {
             return Ok(());
         };
-        let message = FromKeeper::Welcome { listeners: self.listeners.addresses(), children: self.children.list(), remembered };
+        let message = FromKeeper::Welcome { listeners: self.listeners.addresses(), children: self.children.list(), remembered, retiring };
         let sockets: Vec<BorrowedFd<'_>> = self.listeners.sockets().collect();
         worker.send(message, &sockets)?;
         worker.welcomed = true;
@@ -394,14 +336,14 @@ impl Keeper {
 }
 
 pub(crate) enum Heard {
-    Message(ToKeeper),
+    Message(ToKeeper, Vec<OwnedFd>),
     Nothing,
     End,
 }
 
 pub(crate) fn hear(channel: &KeeperSide) -> Heard {
     match channel.try_recv() {
-        Ok(Some((message, _))) => Heard::Message(message),
+        Ok(Some((message, descriptors))) => Heard::Message(message, descriptors),
         Ok(None) => Heard::End,
         Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
         Err(error) => {

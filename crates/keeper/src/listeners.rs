@@ -19,12 +19,14 @@ struct Listener {
     address: SocketAddr,
     bound: SocketAddr,
     socket: OwnedFd,
+    /// From systemd, which holds it, too: bound by us it could not be.
+    is_inherited: bool,
 }
 
 #[derive(Default)]
 pub(crate) struct Listeners {
     open: Vec<Listener>,
-    /// From systemd, not asked for yet.
+    /// From systemd, not asked for now.
     inherited: Vec<(SocketAddr, OwnedFd)>,
 }
 
@@ -40,8 +42,10 @@ impl Listeners {
             Some(index) => index,
             None if self.open.len() >= DESCRIPTORS_MAX => return Err(io::Error::other("too many listeners")),
             None => {
-                let (bound, socket) = self.take_inherited(address).map_or_else(|| bind(address), Ok)?;
-                self.insert(address, bound, socket);
+                let given = self.take_inherited(address);
+                let is_inherited = given.is_some();
+                let (bound, socket) = given.map_or_else(|| bind(address), Ok)?;
+                self.open.push(Listener { address, bound, socket, is_inherited });
                 self.open.len() - 1
             }
         };
@@ -50,7 +54,13 @@ impl Listeners {
     }
 
     pub(crate) fn insert(&mut self, address: SocketAddr, bound: SocketAddr, socket: OwnedFd) {
-        self.open.push(Listener { address, bound, socket });
+        self.open.push(Listener { address, bound, socket, is_inherited: false });
+    }
+
+    /// After the keeper has become another binary.
+    pub(crate) fn resume(&mut self, kept: &KeptListener, socket: OwnedFd) {
+        let KeptListener { address, bound, is_inherited, .. } = *kept;
+        self.open.push(Listener { address, bound, socket, is_inherited });
     }
 
     pub(crate) fn inherit(&mut self, address: SocketAddr, socket: OwnedFd) {
@@ -58,8 +68,12 @@ impl Listeners {
     }
 
     pub(crate) fn kept(&self) -> Vec<KeptListener> {
-        let kept =
-            |listener: &Listener| KeptListener { address: listener.address, bound: listener.bound, socket: listener.socket.as_raw_fd() };
+        let kept = |listener: &Listener| KeptListener {
+            address: listener.address,
+            bound: listener.bound,
+            socket: listener.socket.as_raw_fd(),
+            is_inherited: listener.is_inherited,
+        };
         self.open.iter().map(kept).collect()
     }
 
@@ -68,7 +82,17 @@ impl Listeners {
     }
 
     pub(crate) fn unlisten(&mut self, address: SocketAddr) {
-        self.open.retain(|listener| listener.address != address);
+        for listener in self.open.extract_if(.., |listener| listener.address == address) {
+            if listener.is_inherited {
+                // Whoever wants it again gets it again.
+                self.inherited.push((listener.bound, listener.socket));
+            }
+        }
+    }
+
+    /// From systemd, and nobody accepts on them.
+    pub(crate) fn unused(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.inherited.iter().map(|(bound, _)| *bound)
     }
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {

@@ -83,6 +83,8 @@ pub enum ToKeeper {
     Drained {
         cut: usize,
     },
+    /// With a memory file: what a data plane needs to route. The keeper does not understand it; it is for workers that were retired.
+    Routes {},
     /// The worker is done; the keeper ends when the worker does. The keeper kills nothing either way: a worker that
     /// does not keep the versions has stopped them.
     Leave {
@@ -100,6 +102,9 @@ pub enum FromKeeper {
         children: Vec<Child>,
         /// From the worker that released its place to this one.
         remembered: Option<String>,
+        /// Workers that finish what they have.
+        #[serde(default)]
+        retiring: usize,
     },
     /// With the socket. `bound` differs from what was asked for where that was port 0.
     Listening {
@@ -138,7 +143,7 @@ pub enum FromKeeper {
     },
     /// A successor is ready: let go of the state, and serve on.
     Release,
-    /// The successor serves: end when those who are connected have finished.
+    /// The successor serves: end when those who are connected have finished. Told again, the keeper ends, too: idle connections go soon.
     Retire {
         drain_ms: u64,
     },
@@ -150,7 +155,12 @@ pub enum FromKeeper {
     Retired {
         pid: i32,
         cut: Option<usize>,
+        /// So many others have not.
+        #[serde(default)]
+        left: usize,
     },
+    /// To a worker that was retired, with the memory file: the one in its place routes like this now.
+    Routes {},
     /// The worker was upgraded, the keeper could not be.
     KeeperStays {
         reason: String,

@@ -52,6 +52,8 @@ pub(crate) struct Kept {
     retiring: Vec<KeptWorker>,
     was_ready: bool,
     ending: Option<i32>,
+    #[serde(default)]
+    has_terminal: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +61,8 @@ pub(crate) struct KeptListener {
     pub(crate) address: SocketAddr,
     pub(crate) bound: SocketAddr,
     pub(crate) socket: RawFd,
+    #[serde(default)]
+    pub(crate) is_inherited: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,6 +111,7 @@ impl Keeper {
             retiring: self.retiring.iter().map(Worker::kept).collect(),
             was_ready: self.was_ready,
             ending: self.ending,
+            has_terminal: self.has_terminal,
         }
     }
 }
@@ -165,7 +170,7 @@ pub fn resume(number: RawFd) -> Result<Keeper, Error> {
     let kept = read(owned::<File>(number)?)?;
     let mut listeners = Listeners::default();
     for listener in kept.listeners {
-        listeners.insert(listener.address, listener.bound, owned(listener.socket)?);
+        listeners.resume(&listener, owned(listener.socket)?);
     }
     for (address, socket) in kept.inherited {
         listeners.inherit(address, owned(socket)?);
@@ -185,6 +190,7 @@ pub fn resume(number: RawFd) -> Result<Keeper, Error> {
     keeper.worker = kept.worker.map(resume_worker).transpose()?;
     keeper.retiring = kept.retiring.into_iter().map(resume_worker).collect::<io::Result<_>>()?;
     (keeper.was_ready, keeper.ending) = (kept.was_ready, kept.ending);
+    keeper.has_terminal |= kept.has_terminal;
     Ok(keeper)
 }
 

@@ -70,7 +70,7 @@ impl Keeper {
             *program = binary.clone().into_os_string();
         }
         let started = black_box::create().and_then(|memory| {
-            let worker = Worker::start(&command, 0, Role::Successor { copy }, &memory)?;
+            let worker = Worker::start(&command, false, 0, Role::Successor { copy }, &memory)?;
             Ok((memory, worker))
         });
         match started {
@@ -95,10 +95,23 @@ impl Keeper {
         }
     }
 
+    /// The one before has its clients still, and its place no more.
+    pub(crate) fn has_one_before(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.phase == Phase::Taking && upgrade.beside.is_some())
+    }
+
+    /// When the keeper ends in the middle.
+    pub(crate) fn take_one_before(&mut self) -> Option<Worker> {
+        self.upgrade.take_if(|upgrade| upgrade.phase == Phase::Taking)?.beside
+    }
+
+    pub(crate) fn beside(&self) -> Option<&Worker> {
+        self.upgrade.as_ref()?.beside.as_ref()
+    }
+
     /// What to wait for besides the worker in its place.
     pub(crate) fn watch_others<'a>(&'a self, list: &mut Vec<PollFd<'a>>) {
-        let beside = self.upgrade.iter().filter_map(|upgrade| upgrade.beside.as_ref());
-        for worker in beside.chain(&self.retiring) {
+        for worker in self.beside().into_iter().chain(&self.retiring) {
             list.push(PollFd::new(worker.descriptor.as_fd(), PollFlags::POLLIN));
             let output = if worker.wants_to_send() { PollFlags::POLLOUT } else { PollFlags::empty() };
             list.extend(worker.channel.as_ref().map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN | output)));
@@ -125,9 +138,9 @@ impl Keeper {
             match hear(channel) {
                 Heard::Nothing => return Ok(()),
                 Heard::End => beside.channel = None,
-                Heard::Message(message) if upgrade.phase == Phase::Taking => drop(message),
-                Heard::Message(ToKeeper::Hello { protocol: PROTOCOL, .. }) => {}
-                Heard::Message(ToKeeper::Hello { protocol, .. }) => {
+                Heard::Message(message, _) if upgrade.phase == Phase::Taking => drop(message),
+                Heard::Message(ToKeeper::Hello { protocol: PROTOCOL, .. }, _) => {}
+                Heard::Message(ToKeeper::Hello { protocol, .. }, _) => {
                     upgrade.reason = Some(format!(
                         "{} speaks protocol {protocol} with its keeper, and this one {PROTOCOL}: end this changeover with `changeover down \
                          --keep-versions` and start that one",
@@ -135,12 +148,12 @@ impl Keeper {
                     ));
                     beside.kill();
                 }
-                Heard::Message(ToKeeper::Prepared) if upgrade.phase == Phase::Checking => {
+                Heard::Message(ToKeeper::Prepared, _) if upgrade.phase == Phase::Checking => {
                     (upgrade.phase, upgrade.until) = (Phase::Releasing, Instant::now() + RELEASING_MAX);
                     self.tell(FromKeeper::Release, &[])?;
                 }
-                Heard::Message(ToKeeper::Failed { reason }) => drop(upgrade.reason.get_or_insert(reason)),
-                Heard::Message(_) => {
+                Heard::Message(ToKeeper::Failed { reason }, _) => drop(upgrade.reason.get_or_insert(reason)),
+                Heard::Message(..) => {
                     upgrade.reason = Some(format!("{} does not behave like a successor", upgrade.binary.display()));
                     beside.kill();
                 }
@@ -159,7 +172,7 @@ impl Keeper {
         let status = beside.reap();
         if upgrade.phase == Phase::Taking {
             // The one before; nobody needs it any more, unless the successor comes to nothing.
-            return Ok(());
+            return self.tell_retired(beside.pid, None);
         }
         let reason = upgrade.reason.take().unwrap_or_else(|| ended_early(status));
         let was_released = upgrade.phase == Phase::Releasing;
@@ -199,10 +212,10 @@ impl Keeper {
         if let Some(program) = self.options.worker_command.first_mut() {
             *program = upgrade.binary.clone().into_os_string();
         }
+        self.worker_is_own_file = false;
         self.memory = upgrade.memory;
-        if let Some(mut before) = upgrade.beside {
-            before.send(FromKeeper::Retire { drain_ms: upgrade.drain_ms }, &[])?;
-            self.retiring.push(before);
+        if let Some(before) = upgrade.beside {
+            self.retire(before, upgrade.drain_ms)?;
         }
         self.replaces_itself = Some(upgrade.binary);
         Ok(())
@@ -259,27 +272,6 @@ impl Keeper {
         who.into_iter().for_each(Worker::kill);
         // Its end is seen in a moment.
         upgrade.until = Instant::now() + CHECKING_MAX;
-    }
-
-    /// Workers that were retired and have ended.
-    fn see_retired(&mut self) -> Result<(), Error> {
-        let mut ended = Vec::new();
-        for worker in &mut self.retiring {
-            worker.flush();
-            while let Some(channel) = &worker.channel {
-                match hear(channel) {
-                    Heard::Message(ToKeeper::Drained { cut }) => worker.cut = Some(cut),
-                    Heard::Message(_) => {}
-                    Heard::Nothing => break,
-                    Heard::End => worker.channel = None,
-                }
-            }
-        }
-        for worker in self.retiring.extract_if(.., |worker| worker.descriptor.has_ended()) {
-            worker.reap();
-            ended.push(FromKeeper::Retired { pid: worker.pid, cut: worker.cut });
-        }
-        ended.into_iter().try_for_each(|message| self.tell(message, &[]))
     }
 }
 

@@ -4,14 +4,18 @@
 //! Not here: when it is started again (`restarts`), what its messages do (`keeper`).
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 
 use crate::black_box;
 use crate::channel::{self, ChannelError, ENVIRONMENT_NAME, KeeperSide};
@@ -22,8 +26,23 @@ use crate::replace::KeptWorker;
 use crate::signals;
 use crate::spawn::keep_open;
 
+/// Names the file that a worker was started from. Of itself it knows only where that file was, and not when another one has its name.
+pub const BINARY_ENVIRONMENT_NAME: &str = "CHANGEOVER_WORKER_BINARY";
 /// Names the folder with a copy of the state, to a worker that is to take over from one that runs.
 pub const COPY_ENVIRONMENT_NAME: &str = "CHANGEOVER_UPGRADE_COPY";
+
+const OWN_FILE: &str = "/proc/self/exe";
+
+/// Whether a name leads to the file that this process runs.
+pub(crate) fn is_own_file(program: &OsStr) -> bool {
+    let file = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    file(Path::new(program)).is_some_and(|it| Some(it) == file(Path::new(OWN_FILE)))
+}
+
+/// From now on the worker serves on when the keeper dies; one that is to take over does not, until it says so.
+pub fn outlive_keeper() -> io::Result<()> {
+    set_pdeathsig(None).map_err(io::Error::from)
+}
 
 #[derive(Clone, Copy)]
 pub(crate) enum Role<'a> {
@@ -53,22 +72,27 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(command: &[OsString], crashes: usize, role: Role<'_>, memory: &File) -> io::Result<Self> {
+    /// `is_own`: the program is the file that this keeper itself runs, whatever has its name by now.
+    pub(crate) fn start(command: &[OsString], is_own: bool, crashes: usize, role: Role<'_>, memory: &File) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or_else(|| io::Error::other("no worker command"))?;
         let (ours, theirs) = channel::pair()?;
         let number = theirs.as_raw_fd();
         let memory = memory.as_raw_fd();
-        let mut command = Command::new(program);
+        let is_successor = matches!(role, Role::Successor { .. });
+        let mut command = Command::new(if is_own { OsStr::new(OWN_FILE) } else { program });
         command
+            .arg0(program)
             .args(arguments)
             .env(ENVIRONMENT_NAME, number.to_string())
             .env(black_box::ENVIRONMENT_NAME, memory.to_string())
+            .env(BINARY_ENVIRONMENT_NAME, program)
             .env("CHANGEOVER_WORKER_CRASHES", crashes.to_string())
             .env("CHANGEOVER_WORKER_SUCCEEDS", if matches!(role, Role::First) { "0" } else { "1" })
             .env_remove("NOTIFY_SOCKET")
             .env_remove(COPY_ENVIRONMENT_NAME)
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
+            .env_remove("LISTEN_FDNAMES")
             .stdin(Stdio::null())
             // Ctrl-C at the terminal is for the keeper, which passes it on in order.
             .process_group(0);
@@ -79,6 +103,10 @@ impl Worker {
         unsafe {
             command.pre_exec(move || {
                 signals::unblock_all()?;
+                if is_successor {
+                    // Without a keeper nobody would tell it what to do. It is undone when it has the state: `outlive_keeper`.
+                    set_pdeathsig(Signal::SIGKILL)?;
+                }
                 keep_open(memory)?;
                 keep_open(number)
             });
@@ -138,6 +166,12 @@ impl Worker {
         self.waiting.push_back((message, copies));
         self.flush();
         Ok(())
+    }
+
+    /// Instead of those of its kind that wait still: a worker that hangs must not cost a descriptor each time.
+    pub(crate) fn send_newest(&mut self, message: FromKeeper, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.waiting.retain(|(waiting, _)| *waiting != message);
+        self.send(message, sockets)
     }
 
     pub(crate) fn wants_to_send(&self) -> bool {

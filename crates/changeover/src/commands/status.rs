@@ -51,6 +51,10 @@ fn show(status: &Value, evidence: bool, json: bool) -> anyhow::Result<()> {
     for listener in status["not_open"].as_array().into_iter().flatten() {
         anstream::println!("{} is not open: {}", text(&listener["address"]), text(&listener["error"]));
     }
+    let (serves, own) = (&status["changeover"]["version"], env!("CARGO_PKG_VERSION"));
+    if serves.as_str().is_some_and(|serves| serves != own) {
+        anstream::println!("changeover {} serves, this command is {own}; `changeover upgrade` replaces what serves", text(serves));
+    }
     Ok(())
 }
 

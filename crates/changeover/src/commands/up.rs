@@ -1,6 +1,7 @@
 //! `up`: becomes the keeper.
 
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::args::Place;
@@ -14,7 +15,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
         let hint = "make it, and give it to the user who runs changeover, or name another one with --state-dir";
         problem(Exit::Failed, format!("cannot use the state directory {}: {error}", place.state_dir.display()), Some(hint.to_owned()))
     })?;
-    let own = std::env::current_exe()?;
+    let own = own_file()?;
     let worker_command = [
         own.as_os_str(),
         "worker".as_ref(),
@@ -49,6 +50,11 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
             None => anstream::eprintln!("flags, {what}: {address}"),
         }
     }
+    for address in keeper.unused_sockets() {
+        anstream::eprintln!(
+            "socket {address}: given by the service manager, and no listener of the file has this address: nobody answers there"
+        );
+    }
     if let (Some(api), Some(tokens)) = (&desired.api, tokens) {
         let sign_in = if tokens.is_empty() { "; make a token with `changeover token`" } else { "" };
         anstream::eprintln!("page: http://{}{sign_in}", api.listen);
@@ -64,6 +70,19 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
         anstream::eprintln!("next: changeover flags list");
     }
     keep(keeper).map_err(explain)
+}
+
+/// The name that we were started by, as long as it leads to what runs: a link may lead elsewhere by the next upgrade.
+fn own_file() -> std::io::Result<PathBuf> {
+    let running = std::env::current_exe()?;
+    let Some(called) = std::env::args_os().next().map(PathBuf::from) else { return Ok(running) };
+    let candidates = if called.components().count() > 1 {
+        vec![std::path::absolute(&called)?]
+    } else {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|folder| folder.join(&called)).collect()
+    };
+    let leads_here = |candidate: &PathBuf| candidate.is_absolute() && candidate.canonicalize().is_ok_and(|file| file == running);
+    Ok(candidates.into_iter().find(leads_here).unwrap_or(running))
 }
 
 fn keep(keeper: keeper::Keeper) -> Result<Exit, keeper::Error> {

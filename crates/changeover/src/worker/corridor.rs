@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use engine::{Counted, Counts, DataPlane, Drained, Recent};
 use model::{ListenerName, ReleaseId, ServiceName, Snapshot, TargetId, VersionName};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+use super::link::{Late, Link};
 
 /// A worker that leaves: idle connections may still send a request within this …
 const IDLE_GRACE: Duration = Duration::from_secs(2);
@@ -65,11 +67,12 @@ pub(crate) struct Corridor {
     proxy: proxy::Proxy,
     samples: Arc<Mutex<HashMap<(ServiceName, VersionName), Samples>>>,
     listening: watch::Sender<BTreeSet<String>>,
+    link: Link,
 }
 
 impl Corridor {
-    pub(crate) fn new(proxy: proxy::Proxy) -> Self {
-        Self { proxy, samples: Arc::default(), listening: watch::Sender::default() }
+    pub(crate) fn new(proxy: proxy::Proxy, link: Link) -> Self {
+        Self { proxy, samples: Arc::default(), listening: watch::Sender::default(), link }
     }
 
     /// Names of the listeners that are open.
@@ -77,11 +80,21 @@ impl Corridor {
         self.listening.subscribe()
     }
 
-    /// Another worker accepts on the same sockets: what is here finishes. Returns the number of connections that were cut after `limit`.
-    pub(crate) async fn retire(&self, limit: Duration) -> usize {
+    /// Another worker accepts on the same sockets: what is here finishes, within `limit`, or sooner when that is said later. Returns the number of
+    /// connections that were cut.
+    pub(crate) async fn retire(&self, limit: Duration, mut late: mpsc::UnboundedReceiver<Late>) -> usize {
         self.unlisten_all();
         let _ = self.proxy.acknowledge().await;
-        self.proxy.drain(RETIRED_IDLE_GRACE, limit).await
+        let mut drain = Box::pin(self.proxy.drain(RETIRED_IDLE_GRACE, limit));
+        loop {
+            tokio::select! {
+                cut = &mut drain => return cut,
+                Some(late) = late.recv() => match late {
+                    Late::Hurry(sooner) => drain = Box::pin(self.proxy.drain(IDLE_GRACE, sooner.min(limit))),
+                    Late::Routes(snapshot) => drop(self.proxy.install(snapshot).await),
+                },
+            }
+        }
     }
 
     fn unlisten_all(&self) {
@@ -116,6 +129,7 @@ impl DataPlane for Corridor {
             samples.entry(key.clone()).or_insert_with(|| Samples::new(self.proxy.counts(&key.0, &key.1)));
         }
         drop(samples);
+        self.link.pass_routes(&snapshot);
         let proxy = self.proxy.clone();
         Box::pin(async move { proxy.install(snapshot).await.map_err(|error| error.to_string()) })
     }
@@ -174,6 +188,10 @@ impl DataPlane for Corridor {
     fn in_flight_of(&self, target: &TargetId) -> usize {
         let now = self.proxy.in_flight_of(target);
         now.requests + now.tunnels
+    }
+
+    fn has_forerunners(&self) -> bool {
+        self.link.forerunners() > 0
     }
 
     fn drain(&self) -> Drained {

@@ -1,18 +1,21 @@
-//! The worker's end of the channel to the keeper, as the engine's `Processes`. When the keeper dies, the worker serves on and
+//! The worker's end of the channel to the keeper. When the keeper dies, the worker serves on and
 //! hands sockets and processes to the next one.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
-use engine::{ExitStatus, Handle, ProcessEvent, Processes, Spawn};
-use keeper::{ChannelError, FromKeeper, PROTOCOL, Spec, Status, Survivor, ToKeeper, WorkerSide};
-use model::TargetId;
+use engine::{ExitStatus, Handle, ProcessEvent};
+use keeper::{FromKeeper, PROTOCOL, Status, Survivor, ToKeeper, WorkerSide};
+use model::{Snapshot, TargetId};
 
 use super::upgrades::{self, Upgrades};
+
+const KEEPER_GONE: &str = "the keeper has ended meanwhile";
 
 #[derive(Clone)]
 pub(crate) struct Link(Arc<Inner>);
@@ -28,10 +31,18 @@ pub(crate) enum Hearing {
     Orphaned,
 }
 
+/// For a worker that was retired.
+pub(crate) enum Late {
+    /// The keeper ends: end within this.
+    Hurry(Duration),
+    /// The worker that serves routes like this now.
+    Routes(Arc<Snapshot>),
+}
+
 /// What becomes of a worker that has released the state.
 pub(crate) enum Verdict {
-    /// It has its place again; what was heard of it is for the engine.
-    Resume(Option<Hearing>),
+    /// It has its place again, or the keeper is gone; what was heard is for the engine.
+    Resume(Hearing),
     Retire {
         drain_ms: u64,
     },
@@ -43,15 +54,25 @@ struct Inner {
     /// What the next keeper would need.
     held: Mutex<Held>,
     kept: AtomicBool,
-    awaits_nobody: AtomicBool,
+    forerunners: AtomicUsize,
+    standing: Mutex<Standing>,
+    stands_otherwise: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    HasNotTheState,
+    HasTheState,
+    /// It only finishes what it has.
+    Retired,
 }
 
 #[derive(Default)]
-struct Held {
-    listeners: HashMap<SocketAddr, TcpListener>,
-    children: HashMap<String, Survivor>,
+pub(super) struct Held {
+    pub(super) listeners: HashMap<SocketAddr, TcpListener>,
+    pub(super) children: HashMap<String, Survivor>,
     /// Asked of a keeper that has not answered yet: when it dies, nobody knows whether they were started, and none was let go.
-    spawning: HashSet<String>,
+    pub(super) spawning: HashSet<String>,
     boot_id: String,
 }
 
@@ -69,7 +90,9 @@ impl Link {
             channel: Mutex::new(Arc::new(channel)),
             held: Mutex::new(held),
             kept: AtomicBool::new(true),
-            awaits_nobody: AtomicBool::new(false),
+            forerunners: AtomicUsize::new(0),
+            standing: Mutex::new(Standing::HasNotTheState),
+            stands_otherwise: Condvar::new(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -97,7 +120,7 @@ impl Link {
                 }
                 link.0.kept.store(false, Ordering::SeqCst);
                 let _ = tell.send(Hearing::Orphaned);
-                if link.0.awaits_nobody.load(Ordering::SeqCst) {
+                if !link.until_it_has_the_state() {
                     return;
                 }
                 eprintln!("the keeper is gone; serving on. `changeover up` takes over");
@@ -107,9 +130,17 @@ impl Link {
         heard
     }
 
-    /// A keeper that dies is not waited for: this worker is not the one that it kept.
-    pub(crate) fn awaits_nobody(&self) {
-        self.0.awaits_nobody.store(true, Ordering::SeqCst);
+    /// Of two workers the one that has the state is found by the next keeper, and keeps what it was told.
+    pub(crate) fn stands(&self, standing: Standing) {
+        *self.0.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+        self.0.stands_otherwise.notify_all();
+    }
+
+    /// False: it will not have it any more.
+    fn until_it_has_the_state(&self) -> bool {
+        let standing = self.0.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |standing: &mut Standing| *standing == Standing::HasNotTheState;
+        *self.0.stands_otherwise.wait_while(standing, waits).unwrap_or_else(PoisonError::into_inner) == Standing::HasTheState
     }
 
     /// Tells the engine what is heard, until the keeper wants the state released; the rest is to be heard later.
@@ -121,22 +152,61 @@ impl Link {
                     return heard;
                 }
                 Hearing::Message(FromKeeper::Reload { binary }, _) => upgrades.begin(engine.clone(), binary),
+                Hearing::Message(FromKeeper::UpgradeFailed { reason }, _) => {
+                    upgrades.ended();
+                    upgrade_failed(engine, &reason);
+                }
                 Hearing::Message(message, sockets) => self.received(engine, message, sockets),
                 Hearing::Lost(ids) => {
                     for id in ids.iter().filter_map(|id| TargetId::new(id).ok()) {
                         engine.tell(ProcessEvent::Exited { id, status: ExitStatus::Unknown });
                     }
                 }
-                Hearing::Orphaned => {}
+                Hearing::Orphaned => {
+                    if upgrades.ended() {
+                        upgrade_failed(engine, KEEPER_GONE);
+                    }
+                }
             }
         }
         heard
     }
 
+    /// What a life begins with.
+    pub(crate) fn heard_before(&self, engine: &Handle, hearing: Hearing) {
+        match hearing {
+            Hearing::Message(message, sockets) => self.received(engine, message, sockets),
+            Hearing::Orphaned => upgrade_failed(engine, KEEPER_GONE),
+            Hearing::Lost(_) => {}
+        }
+    }
+
+    /// So many workers before this one have clients still.
+    pub(crate) fn forerunners(&self) -> usize {
+        self.0.forerunners.load(Ordering::SeqCst)
+    }
+
+    /// Workers before this one route like it; nobody waits until they do.
+    pub(crate) fn pass_routes(&self, snapshot: &Snapshot) {
+        if self.forerunners() == 0 {
+            return;
+        }
+        let passed = keeper::memory_with(&serde_json::to_vec(snapshot).expect("plain data"))
+            .map_err(|error| error.to_string())
+            .and_then(|file| self.channel().send(&ToKeeper::Routes {}, &[file.as_fd()]).map_err(|error| error.to_string()));
+        if let Err(error) = passed {
+            eprintln!("error: workers before this one are not told how to route: {error}");
+        }
+    }
+
     /// A successor: its keeper gives it the state's place, with what it was welcomed with; `None`: nobody does any more.
-    pub(crate) fn await_place(heard: &Heard) -> Option<Hearing> {
+    pub(crate) fn await_place(&self, heard: &Heard) -> Option<Hearing> {
         match heard.recv() {
-            Ok(welcome @ Hearing::Message(FromKeeper::Welcome { .. }, _)) => Some(welcome),
+            Ok(welcome @ Hearing::Message(FromKeeper::Welcome { retiring, .. }, _)) => {
+                // Before anything is routed.
+                self.0.forerunners.store(retiring, Ordering::SeqCst);
+                Some(welcome)
+            }
             _ => None,
         }
     }
@@ -145,20 +215,38 @@ impl Link {
     pub(crate) fn await_verdict(heard: &Heard) -> Verdict {
         loop {
             match heard.recv() {
-                Ok(welcome @ Hearing::Message(FromKeeper::Welcome { .. }, _)) => return Verdict::Resume(Some(welcome)),
+                Ok(welcome @ Hearing::Message(FromKeeper::Welcome { .. }, _)) => return Verdict::Resume(welcome),
                 Ok(Hearing::Message(FromKeeper::Retire { drain_ms }, _)) => return Verdict::Retire { drain_ms },
                 // The next keeper adopts whoever has the state.
-                Ok(Hearing::Orphaned) | Err(_) => return Verdict::Resume(None),
+                Ok(Hearing::Orphaned) | Err(_) => return Verdict::Resume(Hearing::Orphaned),
                 Ok(_) => {}
             }
         }
     }
 
-    fn channel(&self) -> Arc<WorkerSide> {
+    /// What comes after it was retired, until the keeper is gone.
+    pub(crate) fn heard_late(heard: &Heard) -> impl Iterator<Item = Late> {
+        heard.iter().filter_map(|hearing| match hearing {
+            Hearing::Message(FromKeeper::Retire { drain_ms }, _) => Some(Late::Hurry(Duration::from_millis(drain_ms))),
+            Hearing::Message(FromKeeper::Routes {}, files) => {
+                let text = keeper::read_memory(files.into_iter().next()?);
+                // Of a newer binary, and it says what this one has no word for: what was known before holds.
+                text.ok().and_then(|text| serde_json::from_slice(&text).ok()).map(|snapshot| Late::Routes(Arc::new(snapshot)))
+            }
+            _ => None,
+        })
+    }
+
+    /// The keeper lives.
+    pub(super) fn has_keeper(&self) -> bool {
+        self.0.kept.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn channel(&self) -> Arc<WorkerSide> {
         self.0.channel.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+    pub(super) fn held(&self) -> std::sync::MutexGuard<'_, Held> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -203,7 +291,8 @@ impl Link {
     pub(crate) fn received(&self, engine: &Handle, message: FromKeeper, sockets: Vec<OwnedFd>) {
         let event = match message {
             // The engine asks for each listener; the keeper gives the socket that it has.
-            FromKeeper::Welcome { listeners, children, .. } => {
+            FromKeeper::Welcome { listeners, children, retiring, .. } => {
+                self.0.forerunners.store(retiring, Ordering::SeqCst);
                 for child in children {
                     if let (Some(status), Ok(id)) = (child.status, TargetId::new(&child.id)) {
                         engine.tell(ProcessEvent::Exited { id, status: exit_status(status) });
@@ -232,12 +321,8 @@ impl Link {
             }
             FromKeeper::Adopted { id, .. } => TargetId::new(&id).ok().map(|id| ProcessEvent::Adopted { id }),
             FromKeeper::Terminate { signal } => Some(ProcessEvent::Terminate { signal }),
-            FromKeeper::UpgradeFailed { reason } => {
-                eprintln!("the upgrade failed: {reason}");
-                engine.told("upgrade_failed", format!("{reason}; all is as it was"));
-                None
-            }
-            FromKeeper::Retired { pid, cut } => {
+            FromKeeper::Retired { pid, cut, left } => {
+                self.0.forerunners.store(left, Ordering::SeqCst);
                 engine.told("worker_retired", upgrades::retired(pid, cut));
                 None
             }
@@ -245,16 +330,25 @@ impl Link {
                 engine.told("keeper_stays", format!("the keeper is still the binary before: {reason}"));
                 None
             }
-            FromKeeper::Release | FromKeeper::Retire { .. } | FromKeeper::Reload { .. } => None,
+            FromKeeper::Release
+            | FromKeeper::Retire { .. }
+            | FromKeeper::Routes {}
+            | FromKeeper::Reload { .. }
+            | FromKeeper::UpgradeFailed { .. } => None,
         };
         if let Some(event) = event {
             engine.tell(event);
         }
     }
 
-    fn send(&self, message: &ToKeeper) -> Result<(), String> {
+    pub(super) fn send(&self, message: &ToKeeper) -> Result<(), String> {
         self.channel().send(message, &[]).map_err(|error| error.to_string())
     }
+}
+
+fn upgrade_failed(engine: &Handle, reason: &str) {
+    eprintln!("the upgrade failed: {reason}");
+    engine.told("upgrade_failed", format!("{reason}; all is as it was"));
 }
 
 fn exit_status(status: Status) -> ExitStatus {
@@ -262,72 +356,5 @@ fn exit_status(status: Status) -> ExitStatus {
         Status::Code(code) => ExitStatus::Code(code),
         Status::Signal(signal) => ExitStatus::Signal(signal),
         Status::Unknown => ExitStatus::Unknown,
-    }
-}
-
-impl Processes for Link {
-    fn spawn(&self, id: &TargetId, spawn: &Spawn) -> Result<(), String> {
-        let spec = Spec {
-            command: spawn.command.clone(),
-            env: spawn.env.clone(),
-            cwd: spawn.cwd.clone(),
-            user: spawn.user.clone(),
-            output: spawn.output.clone(),
-            result: spawn.result.clone(),
-        };
-        let mut held = self.held();
-        held.spawning.insert(id.to_string());
-        match self.channel().send(&ToKeeper::Spawn { id: id.to_string(), spec }, &[]) {
-            // The next keeper comes, and then it is told as lost.
-            Ok(()) | Err(ChannelError::Io(_)) => Ok(()),
-            Err(error) => {
-                held.spawning.remove(id.as_str());
-                Err(error.to_string())
-            }
-        }
-    }
-
-    fn go(&self, id: &TargetId) -> Result<(), String> {
-        self.send(&ToKeeper::Go { id: id.to_string() })
-    }
-
-    fn signal(&self, id: &TargetId, signal: i32) -> Result<(), String> {
-        self.send(&ToKeeper::Signal { id: id.to_string(), signal })
-    }
-
-    fn adopt(&self, id: &TargetId, process: &engine::Process) -> Result<(), String> {
-        let survivor = Survivor { id: id.to_string(), pid: process.pid, start_time: process.start_time };
-        self.held().children.insert(id.to_string(), survivor);
-        self.send(&ToKeeper::Adopt {
-            id: id.to_string(),
-            pid: process.pid,
-            start_time: process.start_time,
-            boot_id: process.boot_id.clone(),
-        })
-    }
-
-    fn forget(&self, id: &TargetId) -> Result<(), String> {
-        self.send(&ToKeeper::Forget { id: id.to_string() })
-    }
-
-    fn listen(&self, address: SocketAddr) -> Result<(), String> {
-        self.send(&ToKeeper::Listen { address })
-    }
-
-    fn unlisten(&self, address: SocketAddr) -> Result<(), String> {
-        self.held().listeners.remove(&address);
-        self.send(&ToKeeper::Unlisten { address })
-    }
-
-    fn listens(&self, process: &engine::Process, port: u16) -> Option<bool> {
-        keeper::port_belongs_to_session(port, process.pid)
-    }
-
-    fn is_kept(&self) -> bool {
-        self.0.kept.load(Ordering::SeqCst)
-    }
-
-    fn leave(&self, keep_versions: bool) -> Result<(), String> {
-        self.send(&ToKeeper::Leave { keep_versions })
     }
 }

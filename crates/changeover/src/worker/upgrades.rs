@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::{Handle, Rejected};
@@ -22,7 +23,7 @@ const COPY_FOLDER: &str = "upgrade";
 const VERSION_MAX: Duration = Duration::from_secs(5);
 
 /// Downloads and tunnels of the worker before get so long, unless somebody says otherwise.
-const DRAIN_MAX: Duration = Duration::from_secs(600);
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// What is wanted; the binary that runs, and ten minutes, when absent.
 pub(crate) struct Asked {
@@ -40,11 +41,16 @@ struct Inner {
     /// What this worker was started from.
     own: PathBuf,
     runtime: tokio::runtime::Handle,
+    /// One at a time: the second would take the copy away from under the first.
+    is_under_way: AtomicBool,
 }
 
 impl Upgrades {
     pub(crate) fn new(link: Link, state_dir: &Path, own: PathBuf) -> Self {
-        Self(Arc::new(Inner { link, state_dir: state_dir.to_path_buf(), own, runtime: tokio::runtime::Handle::current() }))
+        // Of a worker that was killed in the middle of one.
+        let _ = fs::remove_dir_all(state_dir.join(COPY_FOLDER));
+        let (state_dir, runtime) = (state_dir.to_path_buf(), tokio::runtime::Handle::current());
+        Self(Arc::new(Inner { link, state_dir, own, runtime, is_under_way: AtomicBool::new(false) }))
     }
 
     /// Nobody waits for the answer: it is told as an event.
@@ -53,13 +59,35 @@ impl Upgrades {
         self.0.runtime.spawn(async move {
             let asked = Asked { binary: Some(binary), drain: None, who: "a reload".to_owned() };
             if let Err(rejected) = upgrades.ask(&engine, asked).await {
-                engine.told("upgrade_failed", format!("{}; all is as it was", rejected.message));
+                // Whoever follows the one that is under way is not meant.
+                let kind = if rejected.code == "conflict" { "upgrade_refused" } else { "upgrade_failed" };
+                engine.told(kind, format!("{}; all is as it was", rejected.message));
             }
         });
     }
 
     /// Answers when it has begun; how it ends is told as an event: `upgraded` or `upgrade_failed`.
     pub(crate) async fn ask(&self, engine: &Handle, asked: Asked) -> Result<Value, Rejected> {
+        if self.0.is_under_way.swap(true, Ordering::SeqCst) {
+            let rejected = Rejected::new("conflict", "another upgrade is under way");
+            return Err(rejected.hint("see `changeover events` for what becomes of it"));
+        }
+        // Also when whoever asked does not wait for the answer: what was begun here is brought to an end.
+        let (upgrades, engine) = (self.clone(), engine.clone());
+        let begun = self.0.runtime.spawn(async move { upgrades.start(&engine, asked).await.inspect_err(|_| _ = upgrades.ended()) });
+        begun.await.unwrap_or_else(|_| Err(Rejected::new(engine::ENDED, "changeover is ending, or is being replaced")))
+    }
+
+    /// It came to nothing. False: there was none.
+    pub(crate) fn ended(&self) -> bool {
+        let was_under_way = self.0.is_under_way.swap(false, Ordering::SeqCst);
+        if was_under_way {
+            let _ = fs::remove_dir_all(self.0.state_dir.join(COPY_FOLDER));
+        }
+        was_under_way
+    }
+
+    async fn start(&self, engine: &Handle, asked: Asked) -> Result<Value, Rejected> {
         let binary = asked.binary.unwrap_or_else(|| self.0.own.clone());
         let version = version_of(&binary).await?;
         let copy = self.0.state_dir.join(COPY_FOLDER);

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod clients;
 pub mod mounted;
 pub mod open;
+pub mod upgrades;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
