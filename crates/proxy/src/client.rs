@@ -32,6 +32,9 @@ const HEAD_MAX_MS: u64 = 30_000;
 /// A client that takes no byte of its answer for so long is given up, and later one that takes too little (`pace.rs`).
 const WRITE_BEHIND_MAX_MS: u64 = 300_000;
 
+/// Of HTTP/2, between saying that nothing new may be begun and ending it: a request that the client had begun when it heard that is
+/// served. hyper alone waits for one round trip, and a client may answer its ping before it sends a request that it had ready.
+const NOTICE_MS: u64 = 1_000;
 /// An idle connection that was told to end and does not is killed after this.
 const GRACEFUL_MAX_MS: u64 = 30_000;
 
@@ -231,6 +234,10 @@ impl Client {
             self.signal(Signal::Kill);
             return false;
         }
+        if self.is_http2() && self.is_told() {
+            // Its time between the two words may be over.
+            self.wake();
+        }
         if self.busy.get() > 0 {
             return false;
         }
@@ -304,9 +311,10 @@ impl Client {
         .await
     }
 
-    /// Drives hyper's connection until it ends, or is killed: `None`.
-    pub(crate) async fn drive<C: Connection>(&self, mut connection: Pin<&mut C>) -> Option<C::Output> {
-        let mut told = false;
+    /// Drives hyper's connection until it ends, or is killed: `None`. Told to end, the client gets `notice` first, and hyper's own word, after
+    /// which it serves nothing new, a while later.
+    pub(crate) async fn drive<C: Connection>(&self, mut connection: Pin<&mut C>, notice: &Cell<bool>) -> Option<C::Output> {
+        let (mut noticed_ms, mut told) = (None, false);
         poll_fn(|cx| {
             if self.is_killed() {
                 return Poll::Ready(None);
@@ -317,12 +325,22 @@ impl Client {
                 return Poll::Ready(Some(ended));
             }
             // Only after it has read what is there: told to end while idle, hyper closes without a look.
-            if self.signal.get() == Signal::Graceful && !told {
-                told = true;
-                connection.as_mut().graceful_shutdown();
-                return connection.as_mut().poll(cx).map(Some);
+            if self.signal.get() != Signal::Graceful || told {
+                return Poll::Pending;
             }
-            Poll::Pending
+            let now_ms = self.activity.now_ms();
+            match noticed_ms {
+                None => {
+                    noticed_ms = Some(now_ms);
+                    notice.set(true);
+                }
+                Some(noticed_ms) if now_ms.saturating_sub(noticed_ms) >= NOTICE_MS => {
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                Some(_) => return Poll::Pending,
+            }
+            connection.as_mut().poll(cx).map(Some)
         })
         .await
     }

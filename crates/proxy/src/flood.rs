@@ -117,6 +117,7 @@ impl Account {
 pub(crate) struct Guard {
     incoming: Frames,
     outgoing: Frames,
+    has_spoken: bool,
     accounts: [Account; Flood::ALL.len()],
     now_ms: u64,
     /// The newest stream that the client has opened.
@@ -127,7 +128,14 @@ impl Guard {
     /// Of a connection that begins with the client's preface.
     pub(crate) fn new(now_ms: u64) -> Self {
         let full = |flood: Flood| Account { level: flood.allowance().burst * 1_000, earned: 0 };
-        Self { incoming: Frames::after_preface(), outgoing: Frames::default(), accounts: Flood::ALL.map(full), now_ms, last_stream: 0 }
+        Self {
+            incoming: Frames::after_preface(),
+            outgoing: Frames::default(),
+            has_spoken: false,
+            accounts: Flood::ALL.map(full),
+            now_ms,
+            last_stream: 0,
+        }
     }
 
     /// What the client sent: the number of frames that began in it. An error: too many of a kind.
@@ -144,6 +152,7 @@ impl Guard {
     /// What it was sent.
     pub(crate) fn sent(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
+        self.has_spoken |= !bytes.is_empty();
         while let Some(head) = self.outgoing.next(&mut rest) {
             match head.kind {
                 frames::HEADERS => self.earn(|allowed| allowed.per_answer),
@@ -151,6 +160,11 @@ impl Guard {
                 _ => {}
             }
         }
+    }
+
+    /// A frame of our own may go out now: the peer's settings are behind us, and no frame is half sent.
+    pub(crate) fn may_speak(&self) -> bool {
+        self.has_spoken && self.outgoing.is_between()
     }
 
     /// The last word to the client, if it can be understood now: not in the middle of a frame.

@@ -13,6 +13,7 @@ pub(crate) const CONTINUATION: u8 = 0x9;
 pub(crate) const PRIORITY_UPDATE: u8 = 0x10;
 
 /// RFC 9113 §7.
+const NO_ERROR: u32 = 0;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 const HEAD_BYTES: usize = 9;
@@ -72,11 +73,11 @@ impl Frames {
     }
 }
 
+/// Nothing new is to be begun, and what is on its way is served (RFC 9113 §6.8): the largest stream there can be.
+pub(crate) const NOTICE: [u8; GO_AWAY_BYTES] = go_away(0x7fff_ffff, NO_ERROR);
+
 /// The connection ends; streams beyond this one were not looked at.
-pub(crate) fn go_away(last_stream: u32, error: u32) -> [u8; GO_AWAY_BYTES] {
-    let mut frame = [0; GO_AWAY_BYTES];
-    (frame[2], frame[3]) = ((GO_AWAY_BYTES - HEAD_BYTES) as u8, GO_AWAY);
-    frame[HEAD_BYTES..HEAD_BYTES + 4].copy_from_slice(&last_stream.to_be_bytes());
-    frame[HEAD_BYTES + 4..].copy_from_slice(&error.to_be_bytes());
-    frame
+pub(crate) const fn go_away(last_stream: u32, error: u32) -> [u8; GO_AWAY_BYTES] {
+    let ([l0, l1, l2, l3], [e0, e1, e2, e3]) = (last_stream.to_be_bytes(), error.to_be_bytes());
+    [0, 0, (GO_AWAY_BYTES - HEAD_BYTES) as u8, GO_AWAY, 0, 0, 0, 0, 0, l0, l1, l2, l3, e0, e1, e2, e3]
 }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::CoarseClock;
 use crate::flood::{Flood, Guard};
+use crate::frames;
 use crate::pace::Pace;
 use crate::stream::Stream;
 use crate::stream_body::Outflow;
@@ -50,6 +51,10 @@ impl Activity {
             taking: Pace::new(0),
             frames: AtomicU32::new(0),
         })
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     fn bytes_came(&self) {
@@ -126,6 +131,10 @@ pub(crate) struct Io {
     outflow: Rc<Outflow>,
     guard: Box<Guard>,
     flood: Option<Flood>,
+    /// The client is to be told that nothing new may be begun.
+    notice: Rc<Cell<bool>>,
+    /// Of that word, what is still to be written; nothing else is written before.
+    saying: &'static [u8],
     left: Left,
 }
 
@@ -133,13 +142,38 @@ pub(crate) struct Io {
 pub(crate) type Left = Rc<Cell<Option<(Stream, Option<Flood>)>>>;
 
 impl Io {
-    pub(crate) fn from_client(stream: Stream, early: Bytes, activity: Arc<Activity>, outflow: Rc<Outflow>, left: &Left) -> Self {
+    /// `notice`: when it becomes true, the client is told.
+    pub(crate) fn from_client(
+        stream: Stream,
+        early: Bytes,
+        activity: Arc<Activity>,
+        outflow: Rc<Outflow>,
+        notice: Rc<Cell<bool>>,
+        left: &Left,
+    ) -> Self {
         let guard = Box::new(Guard::new(activity.clock.now_ms()));
-        Self { stream: Some(stream), early, activity, outflow, guard, flood: None, left: left.clone() }
+        Self { stream: Some(stream), early, activity, outflow, guard, flood: None, notice, saying: &[], left: left.clone() }
     }
 
     fn stream(&mut self) -> &mut Stream {
         self.stream.as_mut().expect("there until this is dropped")
+    }
+
+    /// Tells the client, between two frames, that nothing new may be begun.
+    fn poll_notice(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.notice.get() && self.guard.may_speak() {
+            self.notice.set(false);
+            self.saying = &frames::NOTICE;
+        }
+        while !self.saying.is_empty() {
+            let said = self.saying;
+            let written = ready!(Pin::new(self.stream()).poll_write(cx, said))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.saying = &said[written..];
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// What came, before hyper sees it.
@@ -218,6 +252,7 @@ impl Read for Io {
 impl Write for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_notice(cx))?;
         let poll = Pin::new(this.stream()).poll_write(cx, bytes);
         let written = if let Poll::Ready(Ok(written)) = poll { written } else { 0 };
         this.guard.sent(&bytes[..written]);
@@ -227,6 +262,7 @@ impl Write for Io {
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_notice(cx))?;
         let poll = Pin::new(this.stream()).poll_write_vectored(cx, slices);
         let written = if let Poll::Ready(Ok(written)) = poll { written } else { 0 };
         let mut left = written;
@@ -245,6 +281,7 @@ impl Write for Io {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_notice(cx))?;
         let poll = Pin::new(this.stream()).poll_flush(cx);
         if matches!(poll, Poll::Ready(Ok(()))) {
             this.outflow.flushed();
@@ -295,7 +332,7 @@ mod tests {
     async fn a_client_that_takes_nothing_is_seen_under_tls() {
         let (ours, mut theirs) = pair().await;
         let activity = Activity::new(CoarseClock::new());
-        let mut io = Io::from_client(ours, Bytes::new(), activity.clone(), Rc::default(), &Left::default());
+        let mut io = Io::from_client(ours, Bytes::new(), activity.clone(), Rc::default(), Rc::default(), &Left::default());
         let mut written = 0;
         let stuck = loop {
             match poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, &[7; 4096]))).await {
@@ -325,7 +362,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connect");
         let (accepted, _) = listener.accept().await.expect("accept");
         let activity = Activity::new(CoarseClock::new());
-        let mut io = Io::from_client(Stream::Plain(accepted), Bytes::new(), activity.clone(), Rc::default(), &Left::default());
+        let mut io =
+            Io::from_client(Stream::Plain(accepted), Bytes::new(), activity.clone(), Rc::default(), Rc::default(), &Left::default());
         // The preface, and DATA of one byte each, which nobody counts.
         let all = [HTTP2_PREFACE.as_slice(), &[0, 0, 1, 0, 0, 0, 0, 0, 1, 7].repeat(5_000)].concat();
         client.write_all(&all).await.expect("written");

@@ -259,8 +259,9 @@ async fn converse_http2(lane: Rc<Lane>, client: Rc<Client>, stream: Stream, earl
     }
     let left = Left::default();
     let ended = {
-        let io = Io::from_client(stream, early, client.activity.clone(), outflow, &left);
-        client.drive(pin!(builder.serve_connection(io, service))).await
+        let notice = Rc::default();
+        let io = Io::from_client(stream, early, client.activity.clone(), outflow, Rc::clone(&notice), &left);
+        client.drive(pin!(builder.serve_connection(io, service)), &notice).await
     };
     let Some((stream, flood)) = left.take() else { return };
     if let Some(flood) = flood {
