@@ -1,3 +1,5 @@
+//! Floods in numbers: what ends a connection, and what heavy honest clients may do.
+
 use proptest::prelude::*;
 
 use super::*;
