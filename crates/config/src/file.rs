@@ -14,6 +14,7 @@ use crate::node::{At, Kind, Node};
 use crate::problems::Problems;
 use crate::service::{self, House};
 use crate::table::{Table, entries};
+use crate::tcp;
 use crate::tls;
 use crate::values::{choice, number, text};
 
@@ -181,17 +182,24 @@ fn access_log(table: &mut Table<'_>, problems: &mut Problems) -> Option<AccessLo
 
 fn services(node: &Node, house: &House<'_>, problems: &mut Problems) -> Option<BTreeMap<ServiceName, model::Service>> {
     let mut services = BTreeMap::new();
-    let mut routes_seen = Vec::new();
+    let (mut routes_seen, mut listeners_named) = (Vec::new(), Vec::new());
     let mut shared_previews = BTreeMap::new();
     for (key, value) in entries(node, "`services`", problems)? {
         let name = ServiceName::new(&key.text).map_err(|e| problems.add(&key.at, e.to_string(), None));
         let Some((service, places)) = service::service(&key.text, &key.at, value, house, problems) else { continue };
         for (route, at) in service.routes.iter().zip(places) {
-            if let Some((_, owner)) = routes_seen.iter().find(|(seen, _)| seen == route) {
+            if let Ok(name) = &name {
+                listeners_named.push((name.clone(), route.listener.clone(), at.clone()));
+            }
+            let owner = routes_seen.iter().find(|(seen, _)| seen == route);
+            // Whose listener another one's is, is told below.
+            if let Some((_, owner)) = owner.filter(|_| service.protocol != model::Protocol::Tcp) {
                 let message = format!("a route of service `{}` is also one of service `{owner}`", key.text);
                 problems.add(&at, message, Some("change its `listener`, `host` or `path`".to_owned()));
             }
-            routes_seen.push((route.clone(), &key.text));
+            if service.protocol != model::Protocol::Tcp {
+                routes_seen.push((route.clone(), &key.text));
+            }
         }
         if !service.preview_host.contains("{service}")
             && let Some(owner) = shared_previews.insert(service.preview_host.clone(), &key.text)
@@ -202,6 +210,9 @@ fn services(node: &Node, house: &House<'_>, problems: &mut Problems) -> Option<B
         if let Ok(name) = name {
             services.insert(name, service);
         }
+    }
+    if let Some(listeners) = house.listeners {
+        tcp::apart(&services, &listeners_named, listeners, problems);
     }
     Some(services)
 }

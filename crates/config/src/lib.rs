@@ -16,6 +16,7 @@ mod schema;
 mod service;
 mod strategy;
 mod table;
+mod tcp;
 mod tls;
 mod values;
 

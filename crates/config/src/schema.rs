@@ -125,6 +125,8 @@ enum Format {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Service {
+    /// tcp: any protocol, on a listener of its own. Default: http1
+    protocol: Option<Protocol>,
     /// Which requests are this service's. Default: all of the only listener.
     #[schemars(length(min = 1))]
     routes: Option<Vec<Route>>,
@@ -137,6 +139,13 @@ struct Service {
     tls: Option<TargetTls>,
     /// Connections to targets begin with a header of this version that names the client. Default: none
     target_proxy_protocol: Option<ProxyProtocol>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Protocol {
+    Http1,
+    Tcp,
 }
 
 #[derive(JsonSchema)]
@@ -194,8 +203,17 @@ enum Variable {
 }
 
 #[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Check {
+    Http,
+    Tcp,
+}
+
+#[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Health {
+    /// tcp: it accepts a connection. Default: http; with `protocol: tcp` tcp.
+    check: Option<Check>,
     /// Default: /
     path: Option<HttpPath>,
     /// Default: the target's address.
@@ -508,7 +526,7 @@ struct HttpGate {
 struct Timeouts {
     /// An answer must begin within this. Default: 30s.
     response_header: Option<Duration>,
-    /// A body that moves nothing for this long is given up. Default: 5m.
+    /// A body, or a connection of `protocol: tcp`, that moves nothing for this long is given up. Default: 5m; tcp: 1h.
     stream_idle: Option<Duration>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use model::{Health, HostPattern, Listener, ListenerName, Route, Run, Runtime, Service, Signal};
+use model::{Health, HostPattern, Listener, ListenerName, Protocol, Route, Run, Runtime, Service, Signal};
 
 use crate::command::command;
 use crate::node::{At, Node};
@@ -11,10 +11,11 @@ use crate::problems::Problems;
 use crate::strategy::strategy;
 use crate::table::{Table, entries, suggest};
 use crate::values::{choice, duration, host_pattern, is_host, list, number, path, statuses, text};
-use crate::{forwarders, tls};
+use crate::{forwarders, tcp, tls};
 
 const PREVIEW_HOST: &str = "{version}.{service}.localhost";
 pub(crate) const STATUS: (u16, u16) = (200, 299);
+const STREAM_IDLE_MS: u64 = 300_000;
 /// A check or a time limit shorter than this only burns the processor.
 pub(crate) const TIMEOUT_MIN_MS: u64 = 10;
 
@@ -38,17 +39,26 @@ pub(crate) struct House<'a> {
 pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, problems: &mut Problems) -> Option<(Service, Vec<At>)> {
     let mut table = Table::open(node, format!("service `{name}`"), problems)?;
     table.at = key.clone();
+    let protocol = table.take("protocol");
+    let protocols = [("http1", Protocol::Http1), ("tcp", Protocol::Tcp)];
+    let protocol = protocol.map_or(Some(Protocol::Http1), |node| choice(node, "`protocol`", &protocols, problems));
+    // What has no meaning without HTTP is told, and read all the same: its own mistakes, too.
+    let is_tcp = protocol == Some(Protocol::Tcp);
+    if is_tcp {
+        tcp::refuse(node, &table.place, problems);
+    }
     let routes = routes(&mut table, house, problems);
     let run = run(&mut table, house.folder, problems);
-    let health = health(&mut table, problems);
+    let health = health(&mut table, is_tcp, problems);
     let strategy = strategy(&mut table, problems);
     let preview = table.take("preview_host");
     let preview_host = preview.map_or(Some(PREVIEW_HOST.to_owned()), |node| preview_host(node, problems));
     let tls = tls::of_service(&mut table, house.folder, problems);
     let target_proxy_protocol = forwarders::of_service(&mut table, problems);
+    let idle_ms = if is_tcp { tcp::IDLE_MS } else { STREAM_IDLE_MS };
     let mut limits = table.take_table("timeouts", problems);
     let response_header = limits.as_mut().and_then(|t| time(t, "response_header", 30_000, TIMEOUT_MIN_MS, problems));
-    let stream_idle = limits.as_mut().and_then(|t| time(t, "stream_idle", 300_000, TIMEOUT_MIN_MS, problems));
+    let stream_idle = limits.as_mut().and_then(|t| time(t, "stream_idle", idle_ms, TIMEOUT_MIN_MS, problems));
     limits?.finish(problems);
     table.finish(problems);
     let is_static = matches!(&run, Some(run) if matches!(run.runtime, Runtime::Static));
@@ -70,6 +80,7 @@ pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, prob
         stream_idle_timeout_ms: stream_idle?,
         tls: tls?,
         target_proxy_protocol: target_proxy_protocol?,
+        protocol: protocol?,
     };
     Some((service, places))
 }
@@ -212,8 +223,9 @@ fn stop_signal(node: &Node, problems: &mut Problems) -> Option<Signal> {
     }
 }
 
-fn health(service: &mut Table<'_>, problems: &mut Problems) -> Option<Health> {
+fn health(service: &mut Table<'_>, is_tcp: bool, problems: &mut Problems) -> Option<Health> {
     let mut table = service.take_table("health", problems)?;
+    let check = tcp::check(&mut table, is_tcp, problems);
     let [at_path, host, status] = ["path", "host", "status"].map(|field| table.take(field));
     let path = at_path.map_or(Some("/".to_owned()), |node| path(node, "`path`", problems));
     let host = host.map_or(Some(None), |node| check_host(node, problems).map(Some));
@@ -225,6 +237,7 @@ fn health(service: &mut Table<'_>, problems: &mut Problems) -> Option<Health> {
         ["rise", "fall"].map(|field| table.take(field).map_or(Some(3), |node| number(node, &format!("`{field}`"), 1..=1000, problems)));
     table.finish(problems);
     Some(Health {
+        check: check?,
         path: path?,
         host: host?,
         status: status?,

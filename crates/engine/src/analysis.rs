@@ -47,6 +47,9 @@ pub(crate) struct Analysis {
     pub looks: u64,
     pub recorded_at_s: u64,
     pub last_draw_s: u64,
+    /// What is counted are connections of any protocol.
+    #[serde(default)]
+    pub of_connections: bool,
 }
 
 impl Analysis {
@@ -139,6 +142,7 @@ impl Analysis {
             looks: 0,
             recorded_at_s: 0,
             last_draw_s: 0,
+            of_connections: false,
         })
     }
 

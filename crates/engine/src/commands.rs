@@ -311,7 +311,7 @@ impl Caretaker {
         let next = Service { mode: mode.clone(), ..self.service(name)?.clone() };
         let text = match mode {
             Mode::Serve => format!("serves again ({who})"),
-            Mode::Hold { .. } => format!("requests wait ({who})"),
+            Mode::Hold { .. } => format!("{} wait ({who})", self.units_of(name)),
             Mode::Maintenance { .. } => format!("maintenance ({who})"),
         };
         self.advance(next, "mode", vec![("mode", text)]).await?;

@@ -98,7 +98,7 @@ impl Caretaker {
         let Some(canary) = desired.strategy.canary.as_ref().filter(|_| service.active.is_some()) else {
             let steps = json!([]);
             return Ok(json!({
-                "service": name, "from": service.active, "candidate": version, "strategy": "blue_green", "gates": gates, "steps": steps,
+                "service": name, "from": service.active, "candidate": version, "strategy": "blue_green", "units": self.units_of(name), "gates": gates, "steps": steps,
                 "watch_ms": desired.strategy.watch_ms, "note": null, "proposal": null,
             }));
         };
@@ -137,7 +137,7 @@ impl Caretaker {
             None => (None, None),
         };
         Ok(json!({
-            "service": name, "from": service.active, "candidate": version, "strategy": "canary", "gates": gates, "steps": steps,
+            "service": name, "from": service.active, "candidate": version, "strategy": "canary", "units": self.units_of(name), "gates": gates, "steps": steps,
             "rate": traffic.rate, "errors": traffic.errors, "watch_ms": desired.strategy.watch_ms, "note": note, "proposal": proposal,
             "unjudged": match &canary.analysis { model::Analysis::None { reason } => Some(reason), model::Analysis::Judged(_) => None },
         }))
@@ -156,18 +156,19 @@ impl Caretaker {
         let model::Analysis::Judged(judging) = &canary.analysis else { return None };
         let traffic = self.traffic(name);
         if traffic.rate == 0.0 {
-            let text = "there is no traffic now: nothing can be judged without requests, and the steps would hold".to_owned();
+            let text = format!("there is no traffic now: nothing can be judged without {}, and the steps would hold", self.units_of(name));
             return Some((text, None));
         }
         let ahead = ahead(canary, judging, &traffic);
         let worst = ahead.iter().filter(|ahead| !ahead.fits()).max_by(|a, b| a.evidence_s.total_cmp(&b.evidence_s))?;
         let needs = match worst.seconds {
             seconds if seconds.is_finite() => format!("about {}", in_words(seconds * 1_000.0)),
-            _ => "more requests than will ever come".to_owned(),
+            _ => format!("more {} than will ever come", self.units_of(name)),
         };
         let text = format!(
-            "little traffic: at {} requests/s the step of {} needs {needs} to be settled, and its limit is {}",
+            "little traffic: at {} {}/s the step of {} needs {needs} to be settled, and its limit is {}",
             thousands(traffic.rate.round() as u64),
+            self.units_of(name),
             weight(f64::from(worst.weight) / f64::from(WEIGHT_SUM)),
             in_words(worst.limit_s * 1_000.0)
         );

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Health, TargetId};
+use model::{Check, Health, TargetId};
 use tokio::sync::mpsc;
 
 use crate::command::Input;
@@ -30,13 +30,18 @@ pub(crate) async fn check(
     let scheme = probe::scheme(speech.trust.is_some());
     loop {
         let timeout = Duration::from_millis(health.timeout_ms);
-        let answer = probe::get(address, &speech, health.host.as_deref(), &health.path, timeout).await;
-        tries += 1;
-        let (passed, what) = match answer {
-            Ok(status) if (health.status.0..=health.status.1).contains(&status) => (true, status.to_string()),
-            Ok(status) => (false, status.to_string()),
-            Err(error) => (false, error),
+        let (passed, what) = match health.check {
+            Check::Connect => match probe::connect(address, &speech, timeout).await {
+                Ok(()) => (true, "accepted".to_owned()),
+                Err(error) => (false, error),
+            },
+            Check::Http => match probe::get(address, &speech, health.host.as_deref(), &health.path, timeout).await {
+                Ok(status) if (health.status.0..=health.status.1).contains(&status) => (true, status.to_string()),
+                Ok(status) => (false, status.to_string()),
+                Err(error) => (false, error),
+            },
         };
+        tries += 1;
         (good, bad) = if passed { (good + 1, 0) } else { (0, bad + 1) };
         let now = match healthy {
             Some(true) => bad < health.fall,
@@ -49,7 +54,10 @@ pub(crate) async fn check(
         }
         if healthy != Some(now) || !now {
             healthy = Some(now);
-            let detail = format!("GET {scheme}://{address}{} → {what}", health.path);
+            let detail = match health.check {
+                Check::Connect => format!("connect {address} → {what}"),
+                Check::Http => format!("GET {scheme}://{address}{} → {what}", health.path),
+            };
             if inputs.send(Input::Health { target: target.clone(), healthy: now, fallen: bad >= health.fall, detail, tries }).is_err() {
                 return;
             }

@@ -44,6 +44,7 @@ impl Caretaker {
         }
         let phi = || self.data_plane.overdispersion(&next.name, stable);
         let mut analysis = known.or_else(|| Analysis::new(release, judging, &heads, phi()))?;
+        analysis.of_connections = self.is_tcp(&next.name);
         analysis.begin_step(release, step, &heads);
         Some(analysis)
     }
@@ -235,7 +236,8 @@ impl Caretaker {
                     let decides = judge::ln_evidence_over(limit, seen.candidate_bad, seen.candidate_closed) >= GUARD_EVIDENCE.ln();
                     (seen.candidate_closed >= least && share > limit && decides).then(|| {
                         let (bad, all) = (thousands(seen.candidate_bad), thousands(seen.candidate_closed));
-                        format!("errors of {candidate} break their limit of {}: {bad} of its last {all} requests", weight(limit))
+                        let units = if analysis.of_connections { "connections" } else { "requests" };
+                        format!("errors of {candidate} break their limit of {}: {bad} of its last {all} {units}", weight(limit))
                     })
                 }
                 GuardMetric::User(name) => {
@@ -254,7 +256,8 @@ impl Caretaker {
                     let decides = judge::ln_evidence_over(above, slower, all) >= GUARD_EVIDENCE.ln();
                     (all >= least && decides).then(|| {
                         let (slower, all) = (thousands(slower), thousands(all));
-                        format!("{name} of {candidate} breaks its limit of {limit:.0} ms: {slower} of its last {all} requests took longer")
+                        let units = if analysis.of_connections { "connections" } else { "requests" };
+                        format!("{name} of {candidate} breaks its limit of {limit:.0} ms: {slower} of its last {all} {units} took longer")
                     })
                 }
             }

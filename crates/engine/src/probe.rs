@@ -1,5 +1,5 @@
-//! One HTTP question to a target, for health checks and gates. A TCP connect alone proves nothing: the kernel accepts for a
-//! stopped process.
+//! One HTTP question to a target, for health checks and gates. A TCP connect alone proves little: the kernel accepts for a
+//! stopped process. Where a target does not speak HTTP it is all that can be asked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,23 @@ pub(crate) async fn get(address: SocketAddr, speech: &Speech, host: Option<&str>
     }
 }
 
-async fn ask(address: SocketAddr, speech: &Speech, host: Option<&str>, path: &str) -> Result<u16, String> {
+/// Whether it accepts a connection, and shakes hands where it speaks TLS; or what went wrong in words.
+pub(crate) async fn connect(address: SocketAddr, speech: &Speech, timeout: Duration) -> Result<(), String> {
+    let accepted = async {
+        let stream = dial(address, speech).await?;
+        let Some(trust) = &speech.trust else { return Ok(()) };
+        let mut config = trust.config().await?;
+        // It may know other protocols than HTTP.
+        Arc::make_mut(&mut config).alpn_protocols.clear();
+        let shaken = TlsConnector::from(config).connect(trust.name(address.ip()), stream).await;
+        // It learns that this was all.
+        let _ = shaken.map_err(|error| format!("TLS: {}", tls::explain(&error)))?.shutdown().await;
+        Ok(())
+    };
+    tokio::time::timeout(timeout, accepted).await.unwrap_or_else(|_| Err(format!("not accepted within {timeout:?}")))
+}
+
+async fn dial(address: SocketAddr, speech: &Speech) -> Result<TcpStream, String> {
     let mut stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         _ => error.to_string(),
@@ -46,6 +62,11 @@ async fn ask(address: SocketAddr, speech: &Speech, host: Option<&str>, path: &st
         });
         stream.write_all(&header).await.map_err(|error| error.to_string())?;
     }
+    Ok(stream)
+}
+
+async fn ask(address: SocketAddr, speech: &Speech, host: Option<&str>, path: &str) -> Result<u16, String> {
+    let stream = dial(address, speech).await?;
     let Some(trust) = &speech.trust else { return ask_over(stream, address, host, path).await };
     let config = trust.config().await?;
     let stream = TlsConnector::from(config)

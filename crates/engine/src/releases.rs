@@ -221,7 +221,7 @@ impl Caretaker {
         let decides = judge::ln_evidence_over(allowed, seen.bad, seen.requests) >= WATCH_EVIDENCE.ln();
         (now > allowed && decides).then(|| {
             let was = if watch.stable.requests > 0 { format!(", {:.2} % before", before * 100.0) } else { String::new() };
-            format!("{} of {} requests failed on {candidate} ({:.2} %{was})", seen.bad, seen.requests, now * 100.0)
+            format!("{} of {} {} failed on {candidate} ({:.2} %{was})", seen.bad, seen.requests, self.units_of(name), now * 100.0)
         })
     }
 
@@ -422,7 +422,9 @@ fn exit_hint(name: &ServiceName, what: &str) -> String {
 }
 
 pub(crate) fn difference(now: Counts, then: Counts) -> Counts {
-    Counts { requests: now.requests.saturating_sub(then.requests), bad: now.bad.saturating_sub(then.bad) }
+    let requests = now.requests.saturating_sub(then.requests);
+    // A connection that was opened before may turn out bad now.
+    Counts { requests, bad: now.bad.saturating_sub(then.bad).min(requests) }
 }
 
 /// Share of bad requests, 0 to 1.
@@ -473,7 +475,7 @@ impl Caretaker {
             (State::Starting, Event::TargetsBecameHealthy) => {
                 let count = self.targets.values().filter(|entry| entry.serves(name, &release.candidate)).count();
                 told.push(("healthy", format!("healthy    {count} of {count} in {}", in_words(took_ms))));
-                if release.state.previews_candidate() {
+                if release.state.previews_candidate() && !self.is_tcp(name) {
                     let host = self.desired.services.get(name).map(|desired| release::preview_host(desired, name, &release.candidate));
                     told.push((
                         "preview",
@@ -496,7 +498,8 @@ impl Caretaker {
             (State::Raising { step }, Event::SnapshotAcknowledged) => {
                 let took = self.last_switch_us.get(name).map(|us| format!(" in {}", in_words(*us as f64 / 1_000.0))).unwrap_or_default();
                 let (steps, weight) = (release.settings.steps().len(), percent_of(release.weight()));
-                let text = format!("step {}/{steps}   {weight} of requests go to {}{took}", step + 1, release.candidate);
+                let units = if self.is_tcp(name) { "new connections" } else { "requests" };
+                let text = format!("step {}/{steps}   {weight} of {units} go to {}{took}", step + 1, release.candidate);
                 told.push(("step", text));
             }
             (State::Judging { .. }, Event::Advanced { .. }) => {
@@ -511,24 +514,31 @@ impl Caretaker {
                 let stable = release.stable.as_ref().map(ToString::to_string).unwrap_or_default();
                 told.push(("returned", format!("return     {stable} serves again{took}")));
             }
-            (State::Draining, Event::Drained { cut }) => told.push(("drained", drain_line(*cut, took_ms))),
-            (State::Retiring { .. }, Event::Drained { cut }) if *cut > 0 => told.push(("drained", drain_line(*cut, took_ms))),
+            (State::Draining, Event::Drained { cut }) => told.push(("drained", drain_line(*cut, took_ms, self.is_tcp(name)))),
+            (State::Retiring { .. }, Event::Drained { cut }) if *cut > 0 => {
+                told.push(("drained", drain_line(*cut, took_ms, self.is_tcp(name))))
+            }
             (_, Event::WatchFailed { reason }) => told.push(("watch_failed", format!("watch      failed: {reason}"))),
             (_, Event::WatchPassed) => told.push(("watch_passed", self.watch_line(name, &release.candidate))),
             _ => {}
         }
         match &release.state {
             State::AwaitingPromotion => {
-                let text = format!("waiting    for `changeover promote {name}`; {} can be previewed", release.candidate);
+                let tried = match self.is_tcp(name) {
+                    true => "runs, and gets no connection yet",
+                    false => "can be previewed",
+                };
+                let text = format!("waiting    for `changeover promote {name}`; {} {tried}", release.candidate);
                 told.push(("awaiting_promotion", text));
             }
             State::Draining => {
                 let stable = release.stable.as_ref().map_or(0, |stable| self.data_plane.in_flight(name, stable));
                 if stable > 0 {
-                    let text = format!(
-                        "drain      {stable} still run on the old version (at most {})",
-                        in_words(release.settings.drain_ms as f64)
-                    );
+                    let most = in_words(release.settings.drain_ms as f64);
+                    let text = match self.is_tcp(name) {
+                        false => format!("drain      {stable} still run on the old version (at most {most})"),
+                        true => format!("drain      {stable} open on the old version (they may stay for {most})"),
+                    };
                     told.push(("draining", text));
                 }
             }
@@ -563,20 +573,23 @@ impl Caretaker {
     fn watch_line(&self, name: &ServiceName, candidate: &VersionName) -> String {
         let Some(watch) = self.watches.get(name) else { return "watch      ok".to_owned() };
         let seen = difference(self.data_plane.counts(name, candidate), watch.candidate);
-        let percent = |share: f64| format!("{:.2} %", share * 100.0);
+        let (percent, units) = (|share: f64| format!("{:.2} %", share * 100.0), self.units_of(name));
         match (share(seen), share(watch.stable)) {
             (Some(now), Some(before)) => {
-                format!("watch      ok: {} requests, errors {} (was {})", seen.requests, percent(now), percent(before))
+                format!("watch      ok: {} {units}, errors {} (was {})", seen.requests, percent(now), percent(before))
             }
-            (Some(now), None) => format!("watch      ok: {} requests, errors {}", seen.requests, percent(now)),
-            (None, _) => "watch      ok: healthy, but no request came".to_owned(),
+            (Some(now), None) => format!("watch      ok: {} {units}, errors {}", seen.requests, percent(now)),
+            (None, _) => format!("watch      ok: healthy, but no {} came", units.trim_end_matches('s')),
         }
     }
 }
 
-fn drain_line(cut: usize, took_ms: f64) -> String {
-    match cut {
-        0 => format!("drain      all finished in {}", in_words(took_ms)),
-        cut => format!("drain      {cut} cut after {}", in_words(took_ms)),
+fn drain_line(cut: usize, took_ms: f64, is_tcp: bool) -> String {
+    let took = in_words(took_ms);
+    match (cut, is_tcp) {
+        (0, _) => format!("drain      all finished in {took}"),
+        (cut, false) => format!("drain      {cut} cut after {took}"),
+        (1, true) => format!("drain      1 connection cut after {took}"),
+        (cut, true) => format!("drain      {cut} connections cut after {took}"),
     }
 }

@@ -239,7 +239,11 @@ impl Analysis {
 
     /// What is counted, in the plural.
     fn units(&self) -> &'static str {
-        if self.scales.is_of_cohorts() { "clients" } else { "requests" }
+        match self.scales.is_of_cohorts() {
+            true => "clients",
+            false if self.of_connections => "connections",
+            false => "requests",
+        }
     }
 
     /// One sentence for the whole look.

@@ -67,7 +67,7 @@ impl Caretaker {
                 },
             }));
             json!({
-                "service": name, "serves": serving, "mode": service.mode, "stopped": service.stopped, "release": release,
+                "service": name, "protocol": self.desired.services.get(name).map(|desired| desired.protocol), "serves": serving, "mode": service.mode, "stopped": service.stopped, "release": release,
                 "targets": targets, "healthy": healthy, "wanted": self.wanted_targets(name),
                 "requests": counts.requests, "bad": counts.bad,
                 "rate": recent.rate, "errors": recent.errors, "p99_ms": recent.p99_ms, "rollback": rollback,
@@ -79,6 +79,16 @@ impl Caretaker {
         }).collect();
         let not_open: Vec<Value> = self.doors.failed.iter().map(|(address, error)| json!({ "address": address, "error": error })).collect();
         json!({ "services": services, "not_open": not_open })
+    }
+
+    /// Nothing is read in what its clients say.
+    pub(crate) fn is_tcp(&self, service: &model::ServiceName) -> bool {
+        self.desired.services.get(service).is_some_and(|desired| desired.protocol == model::Protocol::Tcp)
+    }
+
+    /// What is counted of a service, in the plural.
+    pub(crate) fn units_of(&self, service: &model::ServiceName) -> &'static str {
+        if self.is_tcp(service) { "connections" } else { "requests" }
     }
 
     /// What a person is waited for.

@@ -61,6 +61,17 @@ pub enum ProxyProtocol {
     V2,
 }
 
+/// What is spoken on a service's listeners, and to its targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP, of both versions with clients.
+    #[default]
+    Http1,
+    /// Any protocol: bytes both ways, nothing is read in them. Its one route names its listener, which is its own.
+    Tcp,
+}
+
 /// Inclusive on both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRange {
@@ -79,7 +90,7 @@ pub struct Service {
     pub preview_host: String,
     /// A target must begin its answer within this.
     pub response_header_timeout_ms: u64,
-    /// A body that moves no byte for this long is given up, both ways.
+    /// A body, or a connection of `Protocol::Tcp`, that moves no byte for this long is given up, both ways.
     pub stream_idle_timeout_ms: u64,
     /// Targets are spoken to in clear when absent.
     #[serde(default)]
@@ -87,6 +98,8 @@ pub struct Service {
     /// Connections to targets begin with a header that names the client.
     #[serde(default)]
     pub target_proxy_protocol: Option<ProxyProtocol>,
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +139,8 @@ pub enum Signal {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
+    #[serde(default)]
+    pub check: Check,
     pub path: String,
     /// The `Host` field of the check; the target's address when absent.
     pub host: Option<String>,
@@ -139,6 +154,17 @@ pub struct Health {
     pub fall: u32,
     /// A version must be healthy within this after its start.
     pub start_timeout_ms: u64,
+}
+
+/// How a target is asked whether it is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// A request for `path`.
+    #[default]
+    Http,
+    /// A connection, and a handshake where targets speak TLS. The other fields say nothing.
+    Connect,
 }
 
 /// How a new version comes to serve: blue/green, or with steps before the switch.

@@ -16,9 +16,9 @@ pub use api::Api;
 pub use ipnet::IpNet;
 
 pub use desired::{
-    AccessLog, AccessLogFormat, AccessLogScope, Analysis, Canary, Desired, Expired, Forwarders, Gate, GateKind, GuardMetric, GuardRail,
-    Health, HostPattern, Independence, Judging, Listener, PortRange, Promotion, ProxyProtocol, Run, Runtime, Service, Signal, Source, Step,
-    Strategy, UserMetric,
+    AccessLog, AccessLogFormat, AccessLogScope, Analysis, Canary, Check, Desired, Expired, Forwarders, Gate, GateKind, GuardMetric,
+    GuardRail, Health, HostPattern, Independence, Judging, Listener, PortRange, Promotion, Protocol, ProxyProtocol, Run, Runtime, Service,
+    Signal, Source, Step, Strategy, UserMetric,
 };
 pub use flags::{FlagEnvironment, FlagPort, Flags};
 pub use name::{InvalidName, ListenerName, ReleaseId, ServiceName, TargetId, VersionName};

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Forwarders, HostPattern, ListenerName, ListenerTls, ProxyProtocol, ReleaseId, ServiceName, TargetId, TargetTls, VersionName, Weight,
+    Forwarders, HostPattern, ListenerName, ListenerTls, Protocol, ProxyProtocol, ReleaseId, ServiceName, TargetId, TargetTls, VersionName,
+    Weight,
 };
 
 /// Everything the data plane needs to route; one per generation.
@@ -51,6 +52,9 @@ pub struct ServiceRouting {
     pub target_tls: Option<TargetTls>,
     #[serde(default)]
     pub target_proxy_protocol: Option<ProxyProtocol>,
+    /// Of `Protocol::Tcp`, routes only name the listener, and requests are connections in all that is said here.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 /// Requests on a listener, for a host, under a path prefix. The longest match wins: exact host before suffix before any,

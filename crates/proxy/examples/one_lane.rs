@@ -49,6 +49,7 @@ fn proxy(listen: SocketAddr, target: SocketAddr, threads: usize) {
     let routing = ServiceRouting {
         target_tls: None,
         target_proxy_protocol: None,
+        protocol: model::Protocol::default(),
         name: model::ServiceName::new("web").expect("a name"),
         routes: vec![Route { listener: main, host: HostPattern::Any, path: "/".into() }],
         mode: Mode::Serve,

@@ -24,6 +24,23 @@ pub struct Counts {
     pub latency_sum_ns: u64,
     /// From the request's head to the answer's head; what failed before has its whole time here.
     pub heads: Histogram,
+    /// Of a service that speaks any protocol, whose connections are the requests above.
+    pub connections: Connections,
+}
+
+/// What became of connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connections {
+    pub opened: u64,
+    /// No target could be reached.
+    pub unreached: u64,
+    /// The target reset them, or ended them early without a word.
+    pub reset: u64,
+    pub ended: u64,
+    /// From clients.
+    pub bytes_up: u64,
+    /// To clients.
+    pub bytes_down: u64,
 }
 
 pub(crate) struct VersionCounts {
@@ -41,6 +58,12 @@ struct Block {
     classes: [AtomicU64; 5],
     buckets: [AtomicU64; BUCKETS],
     heads: [AtomicU64; BUCKETS],
+    opened: AtomicU64,
+    unreached: AtomicU64,
+    reset: AtomicU64,
+    ended: AtomicU64,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
 }
 
 /// Only for counts with a single writer.
@@ -59,6 +82,12 @@ impl VersionCounts {
             classes: [const { AtomicU64::new(0) }; 5],
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
             heads: [const { AtomicU64::new(0) }; BUCKETS],
+            opened: AtomicU64::new(0),
+            unreached: AtomicU64::new(0),
+            reset: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            bytes_up: AtomicU64::new(0),
+            bytes_down: AtomicU64::new(0),
         };
         Self { blocks: (0..threads).map(|_| block()).collect() }
     }
@@ -80,6 +109,38 @@ impl VersionCounts {
         }
     }
 
+    /// A connection has found a target, or none. It counts as a request now, since it may last for days.
+    pub(crate) fn record_connect(&self, thread: usize, reached: bool, took: Duration) {
+        let block = &self.blocks[thread];
+        bump(&block.requests, 1);
+        bump(&block.heads[bucket_of(took.as_nanos() as u64)], 1);
+        if reached {
+            bump(&block.opened, 1);
+        } else {
+            bump(&block.unreached, 1);
+            bump(&block.bad, 1);
+        }
+    }
+
+    /// One that was opened has ended.
+    pub(crate) fn record_end(&self, thread: usize, bad: bool, lasted: Duration) {
+        let block = &self.blocks[thread];
+        let ns = lasted.as_nanos() as u64;
+        bump(&block.ended, 1);
+        bump(&block.sum_ns, ns);
+        bump(&block.buckets[bucket_of(ns)], 1);
+        if bad {
+            bump(&block.reset, 1);
+            bump(&block.bad, 1);
+        }
+    }
+
+    pub(crate) fn record_bytes(&self, thread: usize, up: usize, down: usize) {
+        let block = &self.blocks[thread];
+        bump(&block.bytes_up, up as u64);
+        bump(&block.bytes_down, down as u64);
+    }
+
     /// A failure on a connection with this hash.
     pub(crate) fn record_cluster(&self, thread: usize, connection: u64) {
         let block = &self.blocks[thread];
@@ -95,6 +156,13 @@ impl VersionCounts {
             counts.bad_of_half += block.bad_of_half.load(Ordering::Relaxed);
             groups |= block.bad_groups.load(Ordering::Relaxed);
             counts.latency_sum_ns += block.sum_ns.load(Ordering::Relaxed);
+            let sums = &mut counts.connections;
+            sums.opened += block.opened.load(Ordering::Relaxed);
+            sums.unreached += block.unreached.load(Ordering::Relaxed);
+            sums.reset += block.reset.load(Ordering::Relaxed);
+            sums.ended += block.ended.load(Ordering::Relaxed);
+            sums.bytes_up += block.bytes_up.load(Ordering::Relaxed);
+            sums.bytes_down += block.bytes_down.load(Ordering::Relaxed);
             for (sum, class) in counts.classes.iter_mut().zip(&block.classes) {
                 *sum += class.load(Ordering::Relaxed);
             }

@@ -6,9 +6,8 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http1::{AnswerHead, Fields, Known, RequestHead};
 use model::{Mode, StickyBy};
@@ -19,6 +18,7 @@ use crate::client::{Busy, Client};
 use crate::cohort::{self, Cohorts};
 use crate::exchange::{Lost, Sender};
 use crate::head::{self, Head};
+use crate::hold::Waiting;
 use crate::lane::Lane;
 use crate::line::Broken;
 use crate::line::Wanted;
@@ -50,18 +50,6 @@ pub(crate) struct Passage {
     names: Names,
 }
 
-/// So often it is seen whether a client on hold is still there.
-const HOLD_LOOK: Duration = Duration::from_secs(1);
-
-/// A place in the queue of a hold; given back also when the client leaves.
-struct Place(Arc<std::sync::atomic::AtomicU32>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 pub(crate) async fn handle(lane: &Rc<Lane>, client: &Rc<Client>, mut request: Request, busy: Option<Busy>) -> Answer {
     let started = Instant::now();
     // Not shared yet: nothing is cloned.
@@ -86,7 +74,7 @@ pub(crate) async fn handle(lane: &Rc<Lane>, client: &Rc<Client>, mut request: Re
 
 impl Passage {
     async fn run(mut self, mut request: Request) -> Answer {
-        let (mut hold_until, mut place) = (None, None);
+        let mut waiting = Waiting::default();
         loop {
             let table = self.lane.table();
             let routed = match self.route(&table, &request.head) {
@@ -94,17 +82,16 @@ impl Passage {
                 Err(reason) => return self.made(&request.head, reason),
             };
             match &table.services[routed.service].mode {
-                Mode::Serve => place = None,
+                Mode::Serve => waiting.leaves_queue(),
                 Mode::Maintenance { .. } => {
                     let page = table.services[routed.service].maintenance.clone();
                     self.note(&request.head, Reason::Maintenance);
                     return answer::maintenance(page);
                 }
                 Mode::Hold { wait_max_ms, queue_max } => {
-                    let wait = Duration::from_millis(*wait_max_ms);
-                    let until = *hold_until.get_or_insert_with(|| tokio::time::Instant::now() + wait);
                     self.has_waited = true;
-                    match self.hold(&table, routed, until, *queue_max, &mut place).await {
+                    let held = &table.services[routed.service].held;
+                    match waiting.for_change(&self.lane, &self.client, held, *wait_max_ms, *queue_max).await {
                         Ok(()) => continue,
                         Err(reason) => return self.made(&request.head, reason),
                     }
@@ -124,38 +111,6 @@ impl Passage {
 
     fn route(&self, table: &Table, head: &RequestHead) -> Result<Routed, Reason> {
         table.route(&self.client.listener, &self.head.host, head.path(), head.fields.get_named(model::VERSION_FIELD))
-    }
-
-    /// Waits for the next table, in the place that was taken at the first wait.
-    async fn hold(
-        &self,
-        table: &Table,
-        routed: Routed,
-        until: tokio::time::Instant,
-        queue_max: u32,
-        place: &mut Option<Place>,
-    ) -> Result<(), Reason> {
-        let held = &table.services[routed.service].held;
-        if !place.as_ref().is_some_and(|place| Arc::ptr_eq(&place.0, held)) {
-            let before = held.fetch_add(1, Ordering::Relaxed);
-            *place = Some(Place(held.clone()));
-            if before >= queue_max {
-                return Err(Reason::HoldFull);
-            }
-        }
-        loop {
-            let look = (tokio::time::Instant::now() + HOLD_LOOK).min(until);
-            let changed = tokio::time::timeout_at(look, self.lane.changed()).await;
-            if self.client.has_hung_up() {
-                // Whoever gave up has most likely asked again: sent now, it would arrive twice.
-                return Err(Reason::ClientLeft);
-            }
-            match changed {
-                Ok(()) => return Ok(()),
-                Err(_) if look == until => return Err(Reason::HoldTimeout),
-                Err(_) => {}
-            }
-        }
     }
 
     #[allow(clippy::redundant_allocation)] // as the lane has it
@@ -191,7 +146,7 @@ impl Passage {
         let number = target.live.number;
         let trust = service.trust.as_ref();
         let announces = service.announces.map(|version| self.client.announcement(version));
-        let wanted = Wanted { target: number, trust, announces };
+        let wanted = Wanted { target: number, trust, announces, any_protocol: false };
         let idle = poll_fn(|cx| Poll::Ready(self.lane.lines.take(&wanted, cx))).await;
         let (sender, reused) = match idle {
             Some(sender) => (sender, true),
@@ -317,8 +272,8 @@ impl Passage {
             Some(Broken::RequestStalled) => Reason::RequestStalled,
             Some(Broken::ClientBody) => Reason::BadRequest,
             Some(Broken::Cut) => Reason::Cut,
-            Some(Broken::ClientStalled) | None if lost == Lost::Misunderstood => Reason::BadAnswer,
-            Some(Broken::ClientStalled) | None => Reason::TargetReset,
+            Some(Broken::ClientStalled | Broken::Idle) | None if lost == Lost::Misunderstood => Reason::BadAnswer,
+            Some(Broken::ClientStalled | Broken::Idle) | None => Reason::TargetReset,
         };
         let (was_written, was_answered) = (sender.was_written(), sender.was_answered());
         let is_again = match reason {
@@ -399,7 +354,7 @@ impl Passage {
 }
 
 /// No descriptor, no port or no memory left on this machine.
-fn is_ours(error: &std::io::Error) -> bool {
+pub(crate) fn is_ours(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM))
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Phase {
     Waiting,
     Answering,
     Tunnel,
+    /// It carries a connection of a service that speaks any protocol.
+    Connection,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub(crate) enum Broken {
     /// The client takes no more of the answer.
     ClientStalled,
     Cut,
+    /// Nothing moved on the connection, either way.
+    Idle,
     /// The client's own body was malformed or ended early.
     ClientBody,
 }
@@ -204,6 +208,7 @@ impl Line {
             Phase::Waiting => (self.header_timeout_ms.get(), Broken::ResponseTimeout),
             Phase::Answering if self.waits_for_sender.get() => (self.idle_timeout_ms.get(), Broken::AnswerStalled),
             Phase::Answering => (self.idle_timeout_ms.get(), Broken::ClientStalled),
+            Phase::Connection => (self.idle_timeout_ms.get(), Broken::Idle),
         };
         (now_ms.saturating_sub(self.last_ms.get()) > limit).then_some(why)
     }
@@ -214,6 +219,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) target: u64,
     pub(crate) trust: Option<&'a Arc<Trust>>,
     pub(crate) announces: Option<Announcement>,
+    /// No protocol is named in a handshake.
+    pub(crate) any_protocol: bool,
 }
 
 impl Wanted<'_> {
@@ -302,7 +309,7 @@ impl Lines {
         let stream = match wanted.trust {
             None => Stream::Plain(stream),
             // On the heap: requests to targets in clear do not carry it.
-            Some(trust) => Box::pin(secure::connect(trust, address, stream)).await?,
+            Some(trust) => Box::pin(secure::connect(trust, address, stream, wanted.any_protocol)).await?,
         };
         let (line, number) = self.register(wanted, stream);
         Ok(Box::new(Sender::new(line, self.clone(), number)))

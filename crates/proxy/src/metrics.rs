@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use telemetry::Histogram;
+
+use crate::counts::{Connections, Counts};
 use crate::flood::Flood;
 use crate::reason::Reason;
 use crate::shared::Shared;
@@ -25,6 +28,18 @@ const BOUNDS_US: [(u64, &str); 14] = [
     (10_000_000, "10"),
 ];
 
+/// Of connections. Beyond four hours they are told apart no more.
+const LIVES_US: [(u64, &str); 8] = [
+    (10_000, "0.01"),
+    (100_000, "0.1"),
+    (1_000_000, "1"),
+    (10_000_000, "10"),
+    (60_000_000, "60"),
+    (600_000_000, "600"),
+    (3_600_000_000, "3600"),
+    (14_400_000_000, "14400"),
+];
+
 pub(crate) fn text(shared: &Shared) -> String {
     let mut versions: Vec<_> = {
         let registry = shared.registry();
@@ -36,8 +51,9 @@ pub(crate) fn text(shared: &Shared) -> String {
         registry.counts.iter().map(one).collect()
     };
     versions.sort_by(|a, b| a.0.cmp(&b.0));
-    let read: Vec<_> = versions.into_iter().map(|(labels, counts, running)| (labels, counts.read(), running)).collect();
+    let all: Vec<_> = versions.into_iter().map(|(labels, counts, running)| (labels, counts.read(), running)).collect();
     let mut out = String::new();
+    let (tcp, read): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, counts, _)| counts.connections != Connections::default());
     family(&mut out, "changeover_requests_total", "counter", "Requests answered, by class of status.");
     for (labels, counts, _) in &read {
         for (class, count) in counts.classes.iter().enumerate() {
@@ -50,22 +66,60 @@ pub(crate) fn text(shared: &Shared) -> String {
     }
     family(&mut out, "changeover_request_duration_seconds", "histogram", "From the request's head to the answer's end.");
     for (labels, counts, _) in &read {
-        for (bound_us, bound) in BOUNDS_US {
-            let count = counts.latency.count_up_to_ns(bound_us * 1_000);
-            let _ = writeln!(out, "changeover_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}");
-        }
-        let (count, sum) = (counts.latency.count(), counts.latency_sum_ns as f64 / 1e9);
-        let _ = writeln!(out, "changeover_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "changeover_request_duration_seconds_sum{{{labels}}} {sum}");
-        let _ = writeln!(out, "changeover_request_duration_seconds_count{{{labels}}} {count}");
+        histogram(&mut out, "changeover_request_duration_seconds", labels, &counts.latency, Some(counts.latency_sum_ns), &BOUNDS_US);
     }
-    family(&mut out, "changeover_in_flight", "gauge", "Requests and tunnels that run now.");
-    for (labels, _, (requests, tunnels)) in &read {
+    connections(&mut out, &tcp);
+    family(&mut out, "changeover_in_flight", "gauge", "Requests and tunnels that run now; connections of TCP services are tunnels.");
+    for (labels, _, (requests, tunnels)) in read.iter().chain(&tcp) {
         let _ = writeln!(out, "changeover_in_flight{{{labels},kind=\"request\"}} {requests}");
         let _ = writeln!(out, "changeover_in_flight{{{labels},kind=\"tunnel\"}} {tunnels}");
     }
     proxy_wide(&mut out, shared);
     out
+}
+
+/// Of services that speak any protocol: labels, counts, and what runs.
+fn connections(out: &mut String, all: &[(String, Counts, (usize, usize))]) {
+    if all.is_empty() {
+        return;
+    }
+    family(out, "changeover_tcp_connections_total", "counter", "Connections of TCP services, by whether a target was reached.");
+    for (labels, Counts { connections, .. }, _) in all {
+        let _ = writeln!(out, "changeover_tcp_connections_total{{{labels},result=\"opened\"}} {}", connections.opened);
+        let _ = writeln!(out, "changeover_tcp_connections_total{{{labels},result=\"unreached\"}} {}", connections.unreached);
+    }
+    let help = "Connections that the target reset, or ended early without a word.";
+    family(out, "changeover_tcp_connections_reset_total", "counter", help);
+    for (labels, Counts { connections, .. }, _) in all {
+        let _ = writeln!(out, "changeover_tcp_connections_reset_total{{{labels}}} {}", connections.reset);
+    }
+    family(out, "changeover_tcp_bytes_total", "counter", "Bytes of TCP services: up from clients, down to them.");
+    for (labels, Counts { connections, .. }, _) in all {
+        let _ = writeln!(out, "changeover_tcp_bytes_total{{{labels},direction=\"up\"}} {}", connections.bytes_up);
+        let _ = writeln!(out, "changeover_tcp_bytes_total{{{labels},direction=\"down\"}} {}", connections.bytes_down);
+    }
+    family(out, "changeover_tcp_connect_duration_seconds", "histogram", "From the client's connection to the target's.");
+    all.iter().for_each(|(labels, counts, _)| {
+        histogram(out, "changeover_tcp_connect_duration_seconds", labels, &counts.heads, None, &BOUNDS_US);
+    });
+    family(out, "changeover_tcp_connection_duration_seconds", "histogram", "How long connections lasted that have ended.");
+    all.iter().for_each(|(labels, counts, _)| {
+        let sum_ns = Some(counts.latency_sum_ns);
+        histogram(out, "changeover_tcp_connection_duration_seconds", labels, &counts.latency, sum_ns, &LIVES_US);
+    });
+}
+
+/// Without a sum where none is known.
+fn histogram(out: &mut String, name: &str, labels: &str, values: &Histogram, sum_ns: Option<u64>, bounds: &[(u64, &str)]) {
+    for (bound_us, bound) in bounds {
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {}", values.count_up_to_ns(bound_us * 1_000));
+    }
+    let count = values.count();
+    let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+    if let Some(sum_ns) = sum_ns {
+        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", sum_ns as f64 / 1e9);
+    }
+    let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
 }
 
 fn proxy_wide(out: &mut String, shared: &Shared) {

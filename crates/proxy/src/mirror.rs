@@ -110,7 +110,7 @@ impl Copied {
     async fn exchange(&mut self) -> Option<(u16, Instant)> {
         let number = self.chosen.live().number;
         let trust = self.trust.as_ref();
-        let wanted = Wanted { target: number, trust, announces: self.announces };
+        let wanted = Wanted { target: number, trust, announces: self.announces, any_protocol: false };
         let idle = poll_fn(|cx| Poll::Ready(self.lane.lines.take(&wanted, cx))).await;
         let mut sender = match idle {
             Some(sender) => sender,

@@ -53,6 +53,7 @@ reasons! {
     NotTls "not_tls" 400 "this port speaks TLS, and the request came in clear" "say `https://` instead of `http://`";
     Flood "flood" 429 "the client sent more HTTP/2 frames that ask for nothing than its requests explain" "the connection was ended";
     TooManyConnections "too_many_connections" 429 "this address has as many connections as it may" "`connections_per_address` of the listener";
+    Idle "idle" 408 "nothing moved on the connection for too long" "`stream_idle` of the service";
     Cut "cut" 502 "the version was stopped before it answered" "the drain time of the service may be too short";
 }
 

@@ -27,7 +27,15 @@ pub(crate) struct Attempts {
 impl Attempts {
     pub(crate) fn new(method: &Method, has_body: bool) -> Self {
         let idempotent = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-        let harmless = idempotent && !has_body;
+        Self::with(idempotent && !has_body)
+    }
+
+    /// Of a connection of which nothing is sent before it stands.
+    pub(crate) fn of_connection() -> Self {
+        Self::with(false)
+    }
+
+    fn with(harmless: bool) -> Self {
         Self { tried: [0; TARGETS_MAX], tried_count: 0, vain: 0, rounds: 0, harmless, choice: None }
     }
 

@@ -43,8 +43,9 @@ pub(crate) struct Secured {
 }
 
 /// `None`: it came to nothing, and the client was told.
-pub(crate) async fn accept(door: &Door, socket: TcpStream, counts: &Handshakes) -> Option<Secured> {
-    let accepted = tokio::time::timeout(CLIENT_HANDSHAKE_MAX, shake(door, socket)).await;
+/// `any_protocol`: what is spoken is none of ours to choose, and no HTTP.
+pub(crate) async fn accept(door: &Door, socket: TcpStream, counts: &Handshakes, any_protocol: bool) -> Option<Secured> {
+    let accepted = tokio::time::timeout(CLIENT_HANDSHAKE_MAX, shake(door, socket, any_protocol)).await;
     match accepted {
         Ok(Shaken::Done(secured, is_resumed)) => {
             let count = if is_resumed { &counts.resumed } else { &counts.full };
@@ -66,11 +67,11 @@ enum Shaken {
     Silent,
 }
 
-async fn shake(door: &Door, mut socket: TcpStream) -> Shaken {
+async fn shake(door: &Door, mut socket: TcpStream, any_protocol: bool) -> Shaken {
     let mut first = [0; 1];
     match socket.peek(&mut first).await {
         Ok(1..) if first[0] != HANDSHAKE_RECORD => {
-            if first[0].is_ascii_uppercase() {
+            if first[0].is_ascii_uppercase() && !any_protocol {
                 let _ = socket.write_all(plain_answer().as_bytes()).await;
             }
             crate::serve::linger(Stream::Plain(socket)).await;
@@ -85,6 +86,11 @@ async fn shake(door: &Door, mut socket: TcpStream) -> Shaken {
         hello.alpn().is_some_and(|mut offered| offered.next() == Some(tls::ACME_CHALLENGE) && offered.next().is_none())
     };
     let config: Arc<ServerConfig> = match door.handshake(is_challenge).await {
+        // A client may name a protocol that its target knows: none is chosen, rather than refused.
+        Handshake::With(mut config) if any_protocol && !is_challenge => {
+            Arc::make_mut(&mut config).alpn_protocols.clear();
+            config
+        }
         Handshake::With(config) => config,
         Handshake::Refused => return Shaken::Failed,
     };
@@ -129,9 +135,12 @@ fn plain_answer() -> String {
 }
 
 /// With a target that has accepted the connection.
-pub(crate) async fn connect(trust: &Trust, address: SocketAddr, socket: TcpStream) -> io::Result<Stream> {
+pub(crate) async fn connect(trust: &Trust, address: SocketAddr, socket: TcpStream, any_protocol: bool) -> io::Result<Stream> {
     let shake = async {
-        let config = trust.config().await.map_err(io::Error::other)?;
+        let mut config = trust.config().await.map_err(io::Error::other)?;
+        if any_protocol {
+            Arc::make_mut(&mut config).alpn_protocols.clear();
+        }
         let stream = TlsConnector::from(config).connect(trust.name(address.ip()), socket).await?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     };

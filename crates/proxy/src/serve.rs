@@ -28,7 +28,7 @@ use crate::lane::{Command, Lane, Present};
 use crate::requests::Turn;
 use crate::stream::Stream;
 use crate::stream_body::Outflow;
-use crate::{requests, secure, streams};
+use crate::{requests, secure, streams, tcp};
 
 const STREAMS_MAX: u32 = 200;
 const HTTP2_HEADERS_BYTES_MAX: u32 = 16 * 1024;
@@ -170,6 +170,10 @@ async fn converse(lane: Rc<Lane>, client: Rc<Client>, socket: TcpStream, _presen
             None => return,
         },
     };
+    // Before anything is read: in some protocols the target speaks first.
+    if lane.table().tcp(&client.listener).is_some() {
+        return Box::pin(tcp::converse(lane, client, stream)).await;
+    }
     let activity = client.activity.clone();
     let (is_http2, early) = if negotiated == Some(true) {
         (true, Bytes::new())
@@ -275,8 +279,9 @@ async fn converse_http2(lane: Rc<Lane>, client: Rc<Client>, stream: Stream, earl
 
 /// `None`: the handshake came to nothing.
 async fn secure(lane: &Lane, client: &Client, door: &tls::Door, socket: TcpStream) -> Option<(Stream, bool)> {
+    let any_protocol = lane.table().tcp(&client.listener).is_some();
     let secured = tokio::select! {
-        secured = secure::accept(door, socket, &lane.shared.handshakes[lane.index]) => secured?,
+        secured = secure::accept(door, socket, &lane.shared.handshakes[lane.index], any_protocol) => secured?,
         () = client.signalled() => return None,
     };
     client.speaks_tls(secured.identity);

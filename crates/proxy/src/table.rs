@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use model::{
-    Arm, Draw, Forwarders, HostPattern, ListenerName, Mode, ProxyProtocol, ReleaseId, ServiceName, ServiceRouting, TargetId, VersionName,
+    Arm, Draw, Forwarders, HostPattern, ListenerName, Mode, Protocol, ProxyProtocol, ReleaseId, ServiceName, ServiceRouting, TargetId,
+    VersionName,
 };
 use telemetry::SETS;
 use tls::{Door, Keyring, Trust};
@@ -26,6 +27,8 @@ use crate::unit::{Cells, Epoch};
 pub(crate) struct Table {
     pub(crate) services: Vec<Service>,
     pub(crate) listeners: Vec<(ListenerName, Routes)>,
+    /// Listeners of services that speak any protocol; such a listener has no routes.
+    tcp: Vec<(ListenerName, usize)>,
     /// Of listeners that speak TLS.
     doors: BTreeMap<String, Arc<Door>>,
     /// Of listeners at which somebody is believed what it says of clients.
@@ -64,6 +67,8 @@ pub(crate) struct Service {
 
 pub(crate) struct Version {
     pub(crate) name: VersionName,
+    /// A target is as busy as it has connections, not only requests.
+    counts_tunnels: bool,
     pub(crate) counts: Arc<VersionCounts>,
     pub(crate) targets: Vec<Target>,
 }
@@ -129,6 +134,11 @@ impl Table {
                     table.poolable.extend(numbers);
                 }
             }
+            if routing.protocol == Protocol::Tcp {
+                table.tcp.extend(routing.routes.iter().map(|route| (route.listener.clone(), number)));
+                table.services.push(service);
+                continue;
+            }
             for route in &routing.routes {
                 let routes = table.routes_of(&route.listener);
                 routes.add(&route.host, PathRoute { prefix: route.path.clone().into_bytes(), service: number });
@@ -152,6 +162,11 @@ impl Table {
         }
         self.listeners.push((listener.clone(), Routes::default()));
         &mut self.listeners.last_mut().expect("just pushed").1
+    }
+
+    /// Whose connections those of this listener are, whatever they say. `None`: it speaks HTTP.
+    pub(crate) fn tcp(&self, listener: &ListenerName) -> Option<usize> {
+        self.tcp.iter().find(|(name, _)| name == listener).map(|(_, service)| *service)
     }
 
     /// `None`: nobody is believed there.
@@ -233,6 +248,7 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives, keyring: &K
         .iter()
         .map(|version| Version {
             name: version.version.clone(),
+            counts_tunnels: routing.protocol == Protocol::Tcp,
             counts: lives.counts(&routing.name, &version.version),
             targets: version
                 .targets
@@ -357,6 +373,11 @@ impl Version {
         self.pick_among(|target| !tried.contains(&target.live.number))
     }
 
+    fn load(&self, target: &Target) -> usize {
+        let tunnels = if self.counts_tunnels { target.live.tunnels() } else { 0 };
+        target.live.requests() + tunnels
+    }
+
     fn pick_among(&self, fits: impl Fn(&Target) -> bool) -> Option<&Target> {
         if let [target] = &self.targets[..] {
             return fits(target).then_some(target);
@@ -370,7 +391,7 @@ impl Version {
         let second = (first + fastrand::usize(1..count)) % count;
         // Another thread may eject a target between the two passes.
         match (candidates().nth(first), candidates().nth(second)) {
-            (Some(a), Some(b)) if b.live.requests() < a.live.requests() => Some(b),
+            (Some(a), Some(b)) if self.load(b) < self.load(a) => Some(b),
             (Some(a), _) => Some(a),
             (None, b) => b,
         }

@@ -67,7 +67,7 @@ impl Ticket {
 }
 
 /// Of a connection. Behind another proxy many clients share an address, so the address alone says little.
-fn hash(peer: std::net::SocketAddr) -> u64 {
+pub(crate) fn hash(peer: std::net::SocketAddr) -> u64 {
     let bits = match peer.ip() {
         std::net::IpAddr::V4(address) => u64::from(u32::from(address)),
         std::net::IpAddr::V6(address) => u128::from(address) as u64 ^ (u128::from(address) >> 64) as u64,

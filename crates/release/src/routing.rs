@@ -4,8 +4,8 @@
 //! before one without.
 
 use model::{
-    Arm, Draw, Judged, Mirror, Preview, ServiceName, ServiceRouting, Sticky, StickyBy, Target, VersionName, VersionTargets, WEIGHT_SUM,
-    Weight,
+    Arm, Draw, Judged, Mirror, Preview, Protocol, ServiceName, ServiceRouting, Sticky, StickyBy, Target, VersionName, VersionTargets,
+    WEIGHT_SUM, Weight,
 };
 
 use crate::service::Service;
@@ -23,8 +23,9 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
     let release = service.running_release();
     let arms = arms(service, targets);
     let serving = arms.iter().map(|(version, _)| version);
-    let previewed: Vec<&VersionName> =
-        release.filter(|release| release.state.previews_candidate()).map(|release| &release.candidate).into_iter().collect();
+    // A connection says nothing that a preview could be asked for by.
+    let previews = release.filter(|release| desired.protocol != Protocol::Tcp && release.state.previews_candidate());
+    let previewed: Vec<&VersionName> = previews.map(|release| &release.candidate).into_iter().collect();
     let mut routed: Vec<&VersionName> = serving.collect();
     routed.extend(previewed.iter().copied().filter(|version| !arms.iter().any(|(arm, _)| arm == *version)));
     let versions: Vec<VersionTargets> = routed
@@ -51,6 +52,7 @@ pub fn route(desired: &model::Service, service: &Service, targets: &[TargetView]
         stream_idle_timeout_ms: desired.stream_idle_timeout_ms,
         target_tls: desired.tls.clone(),
         target_proxy_protocol: desired.target_proxy_protocol,
+        protocol: desired.protocol,
     }
 }
 

@@ -29,7 +29,10 @@ pub struct LogRecord<'a> {
     pub path: &'a str,
     pub protocol: &'a str,
     pub status: u16,
+    /// Sent to the client.
     pub bytes: u64,
+    /// Sent by the client; of connections of any protocol.
+    pub received: Option<u64>,
     pub duration: Duration,
     pub service: &'a str,
     pub version: &'a str,
@@ -49,6 +52,7 @@ impl LogRecord<'_> {
             protocol: "",
             status: 0,
             bytes: 0,
+            received: None,
             duration: Duration::ZERO,
             service: "",
             version: "",
@@ -158,7 +162,15 @@ impl LogSink {
             }
         }
         let (status, bytes, duration_us) = (record.status, record.bytes, record.duration.as_micros());
-        let _ = writeln!(out, r#","status":{status},"bytes":{bytes},"duration_us":{duration_us}}}"#);
+        match record.received {
+            // A connection has no status.
+            Some(received) => {
+                let _ = writeln!(out, r#","bytes":{bytes},"received":{received},"duration_us":{duration_us}}}"#);
+            }
+            None => {
+                let _ = writeln!(out, r#","status":{status},"bytes":{bytes},"duration_us":{duration_us}}}"#);
+            }
+        }
     }
 
     fn write_common(&mut self, record: &LogRecord<'_>, now: Duration) {

@@ -70,6 +70,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("protoc", "libprotobuf-dev"),
     ("pebble", "pebble"),
     ("pebble-challtestsrv", "pebble"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Nothing is installed where nothing is missing. Without root or apt it says what will fail.

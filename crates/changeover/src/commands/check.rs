@@ -1,6 +1,8 @@
 //! `check` and `schema`: the configuration file, read and explained.
 
-use model::{Challenge, Desired};
+use std::time::Duration;
+
+use model::{Challenge, Desired, Protocol};
 
 use crate::args::Place;
 use crate::exit::{Exit, problem};
@@ -12,6 +14,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     }
     warn_of_files(&desired);
     explain_acme(&desired);
+    explain_tcp(&desired);
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (services, listeners) = (count(desired.services.len(), "service"), count(desired.listeners.len(), "listener"));
     let flags = desired.flags.as_ref().map(|flags| format!(", flags of {}", count(flags.environments.len(), "environment")));
@@ -45,6 +48,21 @@ fn explain_acme(desired: &Desired) {
         };
         if !is_there {
             anstream::eprintln!("warning: {whose}: what comes to port {port} of {} must reach it", acme.domains.join(", "));
+        }
+    }
+}
+
+/// What becomes of connections in which nothing is read.
+fn explain_tcp(desired: &Desired) {
+    for (name, service) in desired.services.iter().filter(|(_, service)| service.protocol == Protocol::Tcp) {
+        let listeners = service.routes.iter().filter_map(|route| desired.listeners.get(&route.listener).map(|it| (&route.listener, it)));
+        for (listener, it) in listeners {
+            let drain = Duration::from_millis(service.strategy.drain_ms);
+            anstream::println!(
+                "service {name}: whatever comes to listener {listener} ({}) is its own; at a switch new connections go to the new version, and \
+                 those that are open stay until they end, at most {drain:?} (`drain`)",
+                it.address
+            );
         }
     }
 }

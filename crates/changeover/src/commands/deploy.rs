@@ -32,13 +32,15 @@ fn dry_run(client: &Client, deploy: &Deploy) -> anyhow::Result<Exit> {
     let text = |value: &Value| value.as_str().unwrap_or("nothing").to_owned();
     anstream::println!("{} {} → {}   nothing is done (dry run)", deploy.service, text(&forecast["from"]), text(&forecast["candidate"]));
     let names = |gates: &Value| gates.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    let units = forecast["units"].as_str().unwrap_or("requests");
     let gates = names(&forecast["gates"]);
     if !gates.is_empty() {
         anstream::println!("  gates      {gates}");
     }
     let steps: Vec<&Value> = forecast["steps"].as_array().into_iter().flatten().collect();
     if steps.is_empty() {
-        anstream::println!("  switch     all requests at once, when it is healthy");
+        let what = if units == "connections" { "all new connections" } else { "all requests" };
+        anstream::println!("  switch     {what} at once, when it is healthy");
     }
     for (index, step) in steps.iter().enumerate() {
         let percent = step["weight"].as_f64().unwrap_or_default() / 100.0;
@@ -46,7 +48,7 @@ fn dry_run(client: &Client, deploy: &Deploy) -> anyhow::Result<Exit> {
         let gates = if gates.is_empty() { String::new() } else { format!(", after {gates}") };
         let lasts = match (step["seconds"].as_f64(), percent < 100.0) {
             (Some(seconds), _) => format!(
-                "about {}: {} requests, {} of them to {}",
+                "about {}: {} {units}, {} of them to {}",
                 in_words(seconds),
                 step["requests"],
                 step["candidate_requests"],
@@ -59,7 +61,7 @@ fn dry_run(client: &Client, deploy: &Deploy) -> anyhow::Result<Exit> {
     }
     if let Some(rate) = forecast["rate"].as_f64() {
         let errors = forecast["errors"].as_f64().unwrap_or_default() * 100.0;
-        anstream::println!("  traffic    {rate:.0} requests/s, {errors:.2} % of them fail on {}", text(&forecast["from"]));
+        anstream::println!("  traffic    {rate:.0} {units}/s, {errors:.2} % of them fail on {}", text(&forecast["from"]));
     }
     if let Some(reason) = forecast["unjudged"].as_str() {
         anstream::println!("  not judged: {reason}");

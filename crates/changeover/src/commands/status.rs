@@ -153,7 +153,12 @@ fn notes(it: &Value) {
         anstream::println!("{service} is stopped: changeover start {service}");
     }
     if let Some(mode) = it["mode"].as_object().and_then(|mode| mode.keys().next()) {
-        let what = if mode == "hold" { "requests wait" } else { "answers 503 with its page" };
+        let what = match (mode == "hold", it["protocol"] == "tcp") {
+            (true, true) => "new connections wait",
+            (true, false) => "requests wait",
+            (false, true) => "new connections are reset",
+            (false, false) => "answers 503 with its page",
+        };
         anstream::println!("{service}: {mode}, {what}: changeover {mode} {service} --off");
     }
     if !it["paused"].is_null() {

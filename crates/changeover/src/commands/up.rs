@@ -32,9 +32,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<Exit> {
     for (name, listener) in &desired.listeners {
         match keeper.unopened().iter().find(|(address, _)| *address == listener.address) {
             Some((address, reason)) => anstream::eprintln!("listener {name}: not open: cannot listen on {address}: {reason}"),
-            None => {
-                anstream::eprintln!("listener {name}: {}://{}", if listener.tls.is_some() { "https" } else { "http" }, listener.address)
-            }
+            None => anstream::eprintln!("listener {name}: {}://{}", scheme(&desired, name), listener.address),
         }
     }
     for (port, address) in flag_addresses() {
@@ -121,5 +119,19 @@ fn explain(error: keeper::Error) -> anyhow::Error {
             problem(Exit::Failed, error.to_string(), Some(hint))
         }
         _ => error.into(),
+    }
+}
+
+/// What clients say before the address.
+fn scheme(desired: &model::Desired, listener: &model::ListenerName) -> &'static str {
+    let mut services = desired.services.values();
+    let is_tcp =
+        services.any(|service| service.protocol == model::Protocol::Tcp && service.routes.iter().any(|route| route.listener == *listener));
+    let is_tls = desired.listeners.get(listener).is_some_and(|it| it.tls.is_some());
+    match (is_tcp, is_tls) {
+        (false, false) => "http",
+        (false, true) => "https",
+        (true, false) => "tcp",
+        (true, true) => "tls",
     }
 }

@@ -271,7 +271,8 @@ impl DataPlane for Corridor {
         Recent {
             requests,
             rate: requests as f64 / since.elapsed().as_secs_f64().max(0.001),
-            errors: some(now.bad.saturating_sub(then.bad) as f64 / requests.max(1) as f64),
+            // A connection that was opened before may turn out bad now.
+            errors: some((now.bad.saturating_sub(then.bad) as f64 / requests.max(1) as f64).min(1.0)),
             p50_ms: quantile_ms(0.5),
             p95_ms: quantile_ms(0.95),
             p99_ms: quantile_ms(0.99),

@@ -45,15 +45,17 @@ impl House {
         Self::build(ports, extra, &[], Some(state.to_path_buf()))
     }
 
+    /// With this file; `{address}` in it becomes the house's own.
+    pub fn of(file: &str) -> Self {
+        let mut house = Self::new(&[], None);
+        std::fs::write(house.folder.path().join("changeover.yaml"), file.replace("{address}", &house.address.to_string()))
+            .expect("the file");
+        house.open();
+        house
+    }
+
     fn build(ports: &str, extra: &str, environment: &[(&str, &str)], state: Option<PathBuf>) -> Self {
-        let port = ports::free().expect("a free port");
-        let house = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            up: None,
-            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            state,
-        };
+        let mut house = Self::new(environment, state);
         let orders = house.folder.path().join("orders");
         let text = format!(
             "listeners: {{ main: '{}' }}\nports: {ports}\nservices:\n  web:\n    run: {{ command: ['{BINARY}', demo-service, '{{version}}', '{{port}}', --record, '{}', --behaviour, '{}'] }}\n    \
@@ -64,10 +66,24 @@ impl House {
         );
         std::fs::create_dir(house.folder.path().join("behaviour")).expect("a folder");
         std::fs::write(house.folder.path().join("changeover.yaml"), text).expect("the file");
-        let mut house = house;
-        house.up = Some(house.spawn_up());
-        wait::until(DEADLINE, "changeover is up", || house.run(&["status"]).status.success());
+        house.open();
         house
+    }
+
+    fn new(environment: &[(&str, &str)], state: Option<PathBuf>) -> Self {
+        let port = ports::free().expect("a free port");
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            up: None,
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            state,
+        }
+    }
+
+    fn open(&mut self) {
+        self.up = Some(self.spawn_up());
+        wait::until(DEADLINE, "changeover is up", || self.run(&["status"]).status.success());
     }
 
     pub fn command(&self, args: &[&str]) -> Command {

@@ -151,6 +151,7 @@ pub fn routing(arms: &[(&str, u16)], versions: &[(&str, &[SocketAddr])]) -> Serv
         stream_idle_timeout_ms: 5_000,
         target_tls: None,
         target_proxy_protocol: None,
+        protocol: model::Protocol::default(),
     }
 }
 
