@@ -152,6 +152,8 @@ fn open_connections_stay_and_new_ones_go_to_the_new_version_also_at_a_rollback()
     std::thread::scope(|scope| {
         let deploy = scope.spawn(|| house.good(&["deploy", "cache", "--version", "v2"]));
         wait::until(DEADLINE, "v2 serves", || version_now() == "v2");
+        // What is open is counted when the drain begins.
+        wait::until(DEADLINE, "v1 drains", || house.release()["state"] == "draining");
         old.iter_mut().for_each(|redis| assert_eq!(redis.version().expect("it stays"), "v1"));
         assert!(!deploy.is_finished(), "it waits for what is open");
         old.clear();
