@@ -125,7 +125,7 @@ enum Format {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Service {
-    /// tcp: any protocol, on a listener of its own. Default: http1
+    /// What targets speak. http2: gRPC needs it; tcp: any protocol, on a listener of its own. Default: http1
     protocol: Option<Protocol>,
     /// Which requests are this service's. Default: all of the only listener.
     #[schemars(length(min = 1))]
@@ -145,6 +145,7 @@ struct Service {
 #[schemars(rename_all = "snake_case")]
 enum Protocol {
     Http1,
+    Http2,
     Tcp,
 }
 
@@ -207,13 +208,16 @@ enum Variable {
 enum Check {
     Http,
     Tcp,
+    Grpc,
 }
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Health {
-    /// tcp: it accepts a connection. Default: http; with `protocol: tcp` tcp.
+    /// tcp: it accepts a connection; grpc: grpc.health.v1. Default: http; with `protocol: tcp` tcp.
     check: Option<Check>,
+    /// What grpc.health.v1 is asked for. Default: the whole server.
+    service: Option<String>,
     /// Default: /
     path: Option<HttpPath>,
     /// Default: the target's address.

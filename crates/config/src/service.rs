@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use model::{Health, HostPattern, Listener, ListenerName, Protocol, Route, Run, Runtime, Service, Signal};
+use model::{Check, Health, HostPattern, Listener, ListenerName, Protocol, Route, Run, Runtime, Service, Signal};
 
 use crate::command::command;
 use crate::node::{At, Node};
@@ -40,7 +40,7 @@ pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, prob
     let mut table = Table::open(node, format!("service `{name}`"), problems)?;
     table.at = key.clone();
     let protocol = table.take("protocol");
-    let protocols = [("http1", Protocol::Http1), ("tcp", Protocol::Tcp)];
+    let protocols = [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("tcp", Protocol::Tcp)];
     let protocol = protocol.map_or(Some(Protocol::Http1), |node| choice(node, "`protocol`", &protocols, problems));
     // What has no meaning without HTTP is told, and read all the same: its own mistakes, too.
     let is_tcp = protocol == Some(Protocol::Tcp);
@@ -49,7 +49,7 @@ pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, prob
     }
     let routes = routes(&mut table, house, problems);
     let run = run(&mut table, house.folder, problems);
-    let health = health(&mut table, is_tcp, problems);
+    let health = health(&mut table, protocol, problems);
     let strategy = strategy(&mut table, problems);
     let preview = table.take("preview_host");
     let preview_host = preview.map_or(Some(PREVIEW_HOST.to_owned()), |node| preview_host(node, problems));
@@ -223,9 +223,16 @@ fn stop_signal(node: &Node, problems: &mut Problems) -> Option<Signal> {
     }
 }
 
-fn health(service: &mut Table<'_>, is_tcp: bool, problems: &mut Problems) -> Option<Health> {
+fn health(service: &mut Table<'_>, protocol: Option<Protocol>, problems: &mut Problems) -> Option<Health> {
     let mut table = service.take_table("health", problems)?;
-    let check = tcp::check(&mut table, is_tcp, problems);
+    let check = check(&mut table, protocol, problems);
+    let grpc_service = table.take("service").map_or(Some(String::new()), |node| {
+        if check != Some(Check::Grpc) {
+            let hint = "it is what gRPC's health protocol asks for: say `check: grpc`, or leave it out".to_owned();
+            problems.add(&node.at, "`service` has no meaning without `check: grpc`", Some(hint));
+        }
+        text(node, "`service`", problems)
+    });
     let [at_path, host, status] = ["path", "host", "status"].map(|field| table.take(field));
     let path = at_path.map_or(Some("/".to_owned()), |node| path(node, "`path`", problems));
     let host = host.map_or(Some(None), |node| check_host(node, problems).map(Some));
@@ -239,6 +246,7 @@ fn health(service: &mut Table<'_>, is_tcp: bool, problems: &mut Problems) -> Opt
     Some(Health {
         check: check?,
         path: path?,
+        grpc_service: grpc_service?,
         host: host?,
         status: status?,
         interval_ms: interval?,
@@ -247,6 +255,31 @@ fn health(service: &mut Table<'_>, is_tcp: bool, problems: &mut Problems) -> Opt
         fall: u32::try_from(fall?).ok()?,
         start_timeout_ms: start_timeout?,
     })
+}
+
+/// How targets are asked whether they are well.
+fn check(health: &mut Table<'_>, protocol: Option<Protocol>, problems: &mut Problems) -> Option<Check> {
+    let Some(node) = health.take("check") else {
+        return Some(if protocol == Some(Protocol::Tcp) { Check::Connect } else { Check::Http });
+    };
+    let check = choice(node, "`check`", &[("http", Check::Http), ("tcp", Check::Connect), ("grpc", Check::Grpc)], problems)?;
+    let (is_well, message, hint) = match check {
+        Check::Http => return Some(check),
+        Check::Connect => (
+            protocol == Some(Protocol::Tcp),
+            "`check: tcp` is for services with `protocol: tcp`",
+            "the kernel accepts connections for a program that hangs: leave it out, and name a `path`",
+        ),
+        Check::Grpc => (
+            protocol != Some(Protocol::Http1),
+            "`check: grpc` needs `protocol: http2`",
+            "gRPC is spoken over HTTP/2 only: its calls could not reach the targets either",
+        ),
+    };
+    if !is_well {
+        problems.add(&node.at, message, Some(hint.to_owned()));
+    }
+    is_well.then_some(check)
 }
 
 fn check_host(node: &Node, problems: &mut Problems) -> Option<String> {

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use model::{Check, Listener, ListenerName, Protocol, Service, ServiceName};
+use model::{Listener, ListenerName, Protocol, Service, ServiceName};
 
 use crate::node::{At, Key, Kind, Node};
 use crate::problems::Problems;
-use crate::table::Table;
-use crate::values::choice;
 
 /// Pools of connections rest longer than bodies of HTTP.
 pub(crate) const IDLE_MS: u64 = 3_600_000;
@@ -28,7 +26,7 @@ pub(crate) fn refuse(service: &Node, place: &str, problems: &mut Problems) {
         tell(&key.at, &key.text, "`stream_idle` is how long a connection may rest");
     }
     let health = field(service, "health").map(|(_, node)| node);
-    let asks = health.and_then(|node| field(node, "check")).is_some_and(|(_, node)| is(node, "http"));
+    let asks = health.and_then(|node| field(node, "check")).is_some_and(|(_, node)| is(node, "http") || is(node, "grpc"));
     for name in ["path", "host", "status"].into_iter().filter(|_| !asks) {
         if let Some((key, _)) = health.and_then(|node| field(node, name)) {
             tell(&key.at, &key.text, "a target is well when it accepts a connection; say `check: http` when it answers HTTP all the same");
@@ -57,20 +55,6 @@ pub(crate) fn refuse(service: &Node, place: &str, problems: &mut Problems) {
         let hint = "name one listener, which is this service's alone".to_owned();
         problems.add(&second.at, format!("{place} has two routes, and speaks `protocol: tcp`"), Some(hint));
     }
-}
-
-/// How targets are asked whether they are well.
-pub(crate) fn check(health: &mut Table<'_>, is_tcp: bool, problems: &mut Problems) -> Option<Check> {
-    let Some(node) = health.take("check") else {
-        return Some(if is_tcp { Check::Connect } else { Check::Http });
-    };
-    let check = choice(node, "`check`", &[("http", Check::Http), ("tcp", Check::Connect)], problems)?;
-    if check == Check::Connect && !is_tcp {
-        let hint = "the kernel accepts connections for a program that hangs: leave it out, and name a `path`";
-        problems.add(&node.at, "`check: tcp` is for services with `protocol: tcp`", Some(hint.to_owned()));
-        return None;
-    }
-    Some(check)
 }
 
 /// A listener of such a service is nobody else's, and believes nothing that only HTTP says. `places`: where each service names a listener.
@@ -212,7 +196,7 @@ mod tests {
         );
         check(
             "  a: { routes: [{ listener: web }], run: { command: ./a }, protocol: ^udp }",
-            "unknown value `udp` of `protocol` | expected `http1` or `tcp`",
+            "unknown value `udp` of `protocol` | expected `http1`, `http2` or `tcp`",
         );
         check(
             &format!("  ^a: {{ {RUN} }}"),

@@ -513,3 +513,26 @@ proptest! {
         let _ = read(&format!("{}{noise}{}", &FULL[..cut], &FULL[cut..])).map_err(|e| e.to_string());
     }
 }
+
+#[test]
+fn what_targets_speak_is_read() {
+    let file = |text: &str| format!("listeners: {{ main: 127.0.0.1:80 }}\nservices: {{ web: {{ run: {{ command: ./a }}{text} }} }}");
+    let service = |text: &str| {
+        let desired = read(&file(text)).unwrap_or_else(|e| panic!("{e}"));
+        let service = desired.services.into_values().next().expect("one");
+        (service.protocol, service.health.check, service.health.grpc_service)
+    };
+    assert_eq!(service(""), (model::Protocol::Http1, model::Check::Http, String::new()));
+    assert_eq!(service(", protocol: http2"), (model::Protocol::Http2, model::Check::Http, String::new()));
+    let asks = ", protocol: http2, health: { check: grpc, service: a.B }";
+    assert_eq!(service(asks), (model::Protocol::Http2, model::Check::Grpc, "a.B".to_owned()));
+    let refused = |text: &str, why: &str| {
+        let error = read(&file(text)).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(why) && error.contains("changeover.yaml:2:"), "{error}");
+    };
+    refused(", health: { check: grpc }", "`check: grpc` needs `protocol: http2`");
+    refused(", protocol: http2, health: { service: a.B }", "`service` has no meaning without `check: grpc`");
+    refused(", protocol: http2, health: { check: tcp }", "`check: tcp` is for services with `protocol: tcp`");
+    refused(", protocol: http3", "did you mean `http1`?");
+    assert!(schema().contains("\"grpc\""));
+}

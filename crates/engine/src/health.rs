@@ -35,6 +35,10 @@ pub(crate) async fn check(
                 Ok(()) => (true, "accepted".to_owned()),
                 Err(error) => (false, error),
             },
+            Check::Grpc => match probe::grpc(address, &speech, health.host.as_deref(), &health.grpc_service, timeout).await {
+                Ok(()) => (true, "SERVING".to_owned()),
+                Err(error) => (false, error),
+            },
             Check::Http => match probe::get(address, &speech, health.host.as_deref(), &health.path, timeout).await {
                 Ok(status) if (health.status.0..=health.status.1).contains(&status) => (true, status.to_string()),
                 Ok(status) => (false, status.to_string()),
@@ -56,6 +60,7 @@ pub(crate) async fn check(
             healthy = Some(now);
             let detail = match health.check {
                 Check::Connect => format!("connect {address} → {what}"),
+                Check::Grpc => format!("grpc.health.v1.Health/Check {address} → {what}"),
                 Check::Http => format!("GET {scheme}://{address}{} → {what}", health.path),
             };
             if inputs.send(Input::Health { target: target.clone(), healthy: now, fallen: bad >= health.fall, detail, tries }).is_err() {

@@ -13,6 +13,7 @@ mod engine;
 mod fault_points;
 mod forecast;
 mod gates;
+mod grpc_health;
 mod health;
 mod leaving;
 mod logs;

@@ -139,6 +139,7 @@ impl Caretaker {
         crate::probe::Speech {
             trust: desired.tls.as_ref().map(|settings| self.config.keyring.trust(settings)),
             proxy_protocol: desired.target_proxy_protocol,
+            protocol: desired.protocol,
         }
     }
 

@@ -68,6 +68,8 @@ pub enum Protocol {
     /// HTTP, of both versions with clients.
     #[default]
     Http1,
+    /// HTTP of both versions with clients, HTTP/2 with targets, in clear by prior knowledge: gRPC needs it.
+    Http2,
     /// Any protocol: bytes both ways, nothing is read in them. Its one route names its listener, which is its own.
     Tcp,
 }
@@ -142,6 +144,9 @@ pub struct Health {
     #[serde(default)]
     pub check: Check,
     pub path: String,
+    /// The service that `Check::Grpc` asks for; empty: the server as a whole.
+    #[serde(default)]
+    pub grpc_service: String,
     /// The `Host` field of the check; the target's address when absent.
     pub host: Option<String>,
     /// Inclusive range of good statuses.
@@ -165,6 +170,8 @@ pub enum Check {
     Http,
     /// A connection, and a handshake where targets speak TLS. The other fields say nothing.
     Connect,
+    /// gRPC's own health protocol, of `grpc_service`.
+    Grpc,
 }
 
 /// How a new version comes to serve: blue/green, or with steps before the switch.

@@ -26,7 +26,7 @@ pub(crate) fn proof(text: Bytes) -> Answer {
     let mut head = AnswerHead::new(StatusCode::OK, Framing::Length(text.len() as u64));
     head.fields.push_named("content-type", b"application/octet-stream");
     head.fields.push_named("cache-control", b"no-store");
-    Answer { head, body: AnswerBody::Text(text) }
+    Answer { head, body: AnswerBody::Text(text), made: None }
 }
 
 fn page(reason: Reason, text: Bytes, kind: &'static str) -> Answer {
@@ -41,5 +41,5 @@ fn page(reason: Reason, text: Bytes, kind: &'static str) -> Answer {
     if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
         push("retry-after", "1");
     }
-    Answer { head, body: AnswerBody::Text(text) }
+    Answer { head, body: AnswerBody::Text(text), made: Some(reason) }
 }

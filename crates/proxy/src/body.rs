@@ -13,9 +13,9 @@ use http_body::{Body, Frame};
 use http1::{AnswerHead, Decoder, Framing, Part};
 use hyper::body::Incoming;
 
+use crate::carrier::Carrier;
 use crate::chosen::Claim;
 use crate::conversation::Conversation;
-use crate::exchange::Sender;
 use crate::head;
 use crate::lane::Lane;
 use crate::line::{Broken, Phase};
@@ -87,8 +87,9 @@ impl RequestBody {
         if self.is_empty() { copied.send() } else { self.copied = Some(Box::new(copied)) }
     }
 
-    /// Taken from here before, and not sent.
-    pub(crate) fn put_back(&mut self, taken: VecDeque<Bytes>) {
+    /// Taken from here before, and not sent. What was put back earlier, and not taken again, comes behind it.
+    pub(crate) fn put_back(&mut self, mut taken: VecDeque<Bytes>) {
+        taken.extend(self.stored.take().into_iter().flatten());
         self.stored = Some(taken).filter(|taken| !taken.is_empty());
     }
 
@@ -160,18 +161,20 @@ pub(crate) struct Flow {
     decoder: Decoder,
     lane: Rc<Lane>,
     /// Absent when the answer has ended, and its line is used again or gone.
-    sender: Option<Box<Sender>>,
+    sender: Option<Carrier>,
     ticket: Option<Ticket>,
     lasts: bool,
     /// The answer has ended, and the request has not.
     is_rest: bool,
     is_broken: bool,
+    /// As its target ended it.
+    reset: Option<h2::Reason>,
 }
 
 impl AnswerBody {
     /// The body that follows this head.
-    pub(crate) fn of(head: &AnswerHead, lane: &Rc<Lane>, mut sender: Box<Sender>, mut ticket: Ticket) -> Self {
-        sender.line.enter(Phase::Answering);
+    pub(crate) fn of(head: &AnswerHead, lane: &Rc<Lane>, mut sender: Carrier, mut ticket: Ticket) -> Self {
+        sender.line().enter(Phase::Answering);
         let length = match head.framing {
             Framing::Bodiless(_) => Some(0),
             Framing::Length(length) => Some(length),
@@ -183,16 +186,16 @@ impl AnswerBody {
             // Whole: the line goes back before the client has read the head.
             ticket.answered(true);
             ticket.bytes = data.len() as u64;
-            drop(ticket);
+            ticket.ended();
             if head.lasts {
                 lane.give_back(sender);
             }
             return if data.is_empty() { AnswerBody::Empty } else { AnswerBody::Text(data) };
         }
         ticket.answered(length == Some(0));
-        sender.line.waits_for_sender(true);
+        sender.line().waits_for_sender(true);
         ticket.chosen.set_apart();
-        sender.line.hold(ticket.claim.take().map(Claim::lasts));
+        sender.line().hold(ticket.claim.take().map(Claim::lasts));
         let flow = Flow {
             decoder: Decoder::new(head.framing),
             lane: lane.clone(),
@@ -201,6 +204,7 @@ impl AnswerBody {
             lasts: head.lasts,
             is_rest: false,
             is_broken: false,
+            reset: None,
         };
         AnswerBody::Target(Box::new(flow))
     }
@@ -232,6 +236,11 @@ impl AnswerBody {
         flow.is_broken
     }
 
+    /// With which code of HTTP/2 its target has ended it.
+    pub(crate) fn reset(&self) -> Option<h2::Reason> {
+        if let AnswerBody::Target(flow) = self { flow.reset } else { None }
+    }
+
     /// The answer came before all of its request was sent.
     pub(crate) fn has_rest(&self) -> bool {
         matches!(self, AnswerBody::Target(flow) if flow.sender.as_ref().is_some_and(|sender| sender.is_sending()))
@@ -242,9 +251,9 @@ impl AnswerBody {
         if let AnswerBody::Target(flow) = self
             && let Some(sender) = flow.sender.as_mut().filter(|sender| sender.is_sending())
         {
-            let _ = sender.poll_rest(cx);
+            sender.keep_sending(cx);
             // Whatever the request waits for, the answer waits for its client.
-            sender.line.waits_for_sender(false);
+            sender.line().waits_for_sender(false);
         }
     }
 
@@ -253,8 +262,8 @@ impl AnswerBody {
         if let AnswerBody::Target(flow) = self
             && let Some(sender) = &flow.sender
         {
-            sender.line.is_polled_by(cx);
-            sender.line.waits_for_sender(false);
+            sender.line().is_polled_by(cx);
+            sender.line().waits_for_sender(false);
         }
     }
 
@@ -269,7 +278,7 @@ impl AnswerBody {
 
 impl Flow {
     fn broken(&self) -> Option<Broken> {
-        self.sender.as_ref().and_then(|sender| sender.line.broken())
+        self.sender.as_ref().and_then(|sender| sender.line().broken())
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Part, BrokenOff>>> {
@@ -285,10 +294,14 @@ impl Flow {
         };
         match &mut part {
             Some(Part::Data(data)) => ticket.bytes += data.len() as u64,
-            Some(Part::Trailers(trailers)) => head::filter_trailers(trailers, None),
+            Some(Part::Trailers(trailers)) => {
+                ticket.trailers(trailers);
+                head::filter_trailers(trailers, None);
+            }
             None => {}
         }
-        if self.decoder.is_done() {
+        let is_over = part.is_none() || sender.is_answer_over(&self.decoder);
+        if is_over {
             self.end();
         }
         Poll::Ready(part.map(Ok))
@@ -296,6 +309,7 @@ impl Flow {
 
     fn break_off(&mut self) {
         self.is_broken = true;
+        self.reset = self.sender.as_ref().and_then(Carrier::reset);
         let (broken, Some(mut ticket)) = (self.broken(), self.ticket.take()) else { return };
         match broken {
             Some(Broken::ClientStalled | Broken::ClientBody) => ticket.abandoned(),
@@ -308,13 +322,16 @@ impl Flow {
 
     /// The answer is whole.
     fn end(&mut self) {
-        self.ticket = None;
+        if let Some(ticket) = self.ticket.take() {
+            ticket.ended();
+        }
         let Some(sender) = &mut self.sender else { return };
-        sender.line.release();
-        if sender.is_sent() {
+        sender.line().release();
+        // A call whose answer has ended is over: what it sends is not wanted any more.
+        if sender.is_sent() || sender.is_http2() {
             return self.give_back();
         }
-        sender.line.enter(Phase::Sending);
+        sender.line().enter(Phase::Sending);
         self.is_rest = true;
     }
 
@@ -325,7 +342,7 @@ impl Flow {
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(sender) = self.sender.as_mut().filter(|_| self.is_rest) {
+        if let Some(Carrier::Http1(sender)) = self.sender.as_mut().filter(|_| self.is_rest) {
             ready!(sender.poll_rest(cx));
             self.give_back();
         }
@@ -336,8 +353,33 @@ impl Flow {
 impl Drop for Flow {
     fn drop(&mut self) {
         // The rest of a stream of HTTP/2 goes on without its answer: it stays under the limit of what moves, and can be cut.
-        if let Some(sender) = self.sender.take().filter(|sender| self.is_rest && self.lasts && sender.sends_a_stream()) {
+        if let Some(Carrier::Http1(sender)) = self.sender.take()
+            && self.is_rest
+            && self.lasts
+            && sender.sends_a_stream()
+        {
             self.lane.finish(sender);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn what_is_put_back_comes_before_what_was_put_back_earlier() {
+        let parts = |texts: &[&'static str]| texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect::<VecDeque<_>>();
+        let mut body = RequestBody::stored(parts(&["a", "b", "c"]));
+        let take = |body: &mut RequestBody| match body.poll_part(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(Part::Data(data)))) => Some(data),
+            _ => None,
+        };
+        let taken = VecDeque::from([take(&mut body).expect("a part")]);
+        body.put_back(taken);
+        let all: Vec<Bytes> = std::iter::from_fn(|| take(&mut body)).collect();
+        assert_eq!(all, ["a", "b", "c"]);
     }
 }

@@ -70,7 +70,7 @@ impl Sender {
             wire.traces = Traces::default();
             wire.outbox.put_request(head);
         }
-        self.line.begins(body.is_empty() || !is_grpc(head));
+        self.line.begins(true);
         let announced = head.fields.get(http1::Known::Trailer).map(Box::from);
         self.line.enter(if body.is_empty() { Phase::Waiting } else { Phase::Sending });
         self.sending = Sending { body: Some(body).filter(|body| !body.is_empty()), announced, ..Sending::default() };
@@ -299,11 +299,6 @@ impl Sender {
             self.line.enter(Phase::Waiting);
         }
     }
-}
-
-/// A call may send a message now and then for as long as it likes, if it is a stream; nothing in its head says whether it is.
-fn is_grpc(head: &RequestHead) -> bool {
-    head.fields.get_named("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
 impl Drop for Sender {

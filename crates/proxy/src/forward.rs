@@ -7,16 +7,17 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http1::{AnswerHead, Fields, Known, RequestHead};
-use model::{Mode, StickyBy};
+use model::{Mode, Protocol, StickyBy};
 
 use crate::body::RequestBody;
+use crate::carrier::Carrier;
 use crate::chosen::{Chosen, Claim};
 use crate::client::{Busy, Client};
 use crate::cohort::{self, Cohorts};
-use crate::exchange::{Lost, Sender};
+use crate::exchange::Lost;
 use crate::head::{self, Head};
 use crate::hold::Waiting;
 use crate::lane::Lane;
@@ -27,10 +28,10 @@ use crate::mirror::Copied;
 use crate::reason::Reason;
 use crate::retry::Attempts;
 use crate::table::{Routed, Service, Table};
-use crate::ticket::Ticket;
+use crate::ticket::{self, Ticket};
 use crate::unit::Unit;
 use crate::watched::Names;
-use crate::{answer, respond};
+use crate::{answer, grpc, respond};
 
 /// Everything about a request that outlives its attempts.
 pub(crate) struct Passage {
@@ -45,6 +46,8 @@ pub(crate) struct Passage {
     arm: Option<usize>,
     unit: Option<Box<Unit>>,
     has_waited: bool,
+    /// Until then the client of a call of gRPC waits.
+    deadline: Option<Instant>,
     /// Of a sticky client: goes with the answer.
     cookie: Option<Box<str>>,
     names: Names,
@@ -68,7 +71,20 @@ pub(crate) async fn handle(lane: &Rc<Lane>, client: &Rc<Client>, mut request: Re
     let names = lane.watched().names(&mut own.fields);
     let attempts = Attempts::new(&own.method, !request.body.is_empty());
     let (lane, client) = (lane.clone(), client.clone());
-    let passage = Passage { lane, client, head, started, busy, attempts, arm: None, unit: None, has_waited: false, cookie: None, names };
+    let passage = Passage {
+        lane,
+        client,
+        head,
+        started,
+        busy,
+        attempts,
+        arm: None,
+        unit: None,
+        has_waited: false,
+        deadline: None,
+        cookie: None,
+        names,
+    };
     passage.run(request).await
 }
 
@@ -146,7 +162,7 @@ impl Passage {
         let number = target.live.number;
         let trust = service.trust.as_ref();
         let announces = service.announces.map(|version| self.client.announcement(version));
-        let wanted = Wanted { target: number, trust, announces, any_protocol: false };
+        let wanted = Wanted { target: number, trust, announces, protocol: service.protocol };
         let idle = poll_fn(|cx| Poll::Ready(self.lane.lines.take(&wanted, cx))).await;
         let (sender, reused) = match idle {
             Some(sender) => (sender, true),
@@ -166,8 +182,27 @@ impl Passage {
         if !reused && !self.still_permitted(table, &request.head, &version.name, number) {
             return Attempt::Again;
         }
-        sender.line.limits(service.response_header_timeout_ms, service.stream_idle_timeout_ms);
+        let header_timeout_ms = match service.protocol {
+            Protocol::Http2 if grpc::is_grpc(&request.head.fields) => {
+                let left = self.left_of_call(request);
+                grpc::header_timeout_ms(left, service.stream_idle_timeout_ms)
+            }
+            _ => service.response_header_timeout_ms,
+        };
+        sender.line().limits(header_timeout_ms, service.stream_idle_timeout_ms);
         self.send(chosen, claim, sender, reused, target.address, request).await
+    }
+
+    /// How long the client of a call still waits, if it has said. Its target is told when that is less than it said.
+    fn left_of_call(&mut self, request: &mut Request) -> Option<Duration> {
+        if self.deadline.is_none() {
+            self.deadline = self.started.checked_add(grpc::timeout(&request.head.fields)?);
+        }
+        let left = self.deadline?.saturating_duration_since(Instant::now());
+        if self.has_waited || !self.attempts.is_first_round() {
+            grpc::set_timeout(&mut Rc::make_mut(&mut request.head).fields, left);
+        }
+        Some(left)
     }
 
     /// Between two arms; counted in the epoch that this table has.
@@ -219,7 +254,7 @@ impl Passage {
         &mut self,
         chosen: Chosen,
         claim: Claim,
-        mut sender: Box<Sender>,
+        mut sender: Carrier,
         reused: bool,
         address: std::net::SocketAddr,
         request: &mut Request,
@@ -228,7 +263,9 @@ impl Passage {
             // Only an HTTP/1.0 client may leave it out; the target's connection is HTTP/1.1.
             Rc::make_mut(&mut request.head).fields.push(Known::Host, address.to_string().as_bytes());
         }
-        if let Some(protocol) = self.head.upgrade.as_ref().filter(|_| !request.head.fields.has(Known::Upgrade)) {
+        let has_upgrade = request.head.fields.has(Known::Upgrade);
+        // HTTP/2 has none: the target answers as to any other request (RFC 9110 §7.8).
+        if let Some(protocol) = self.head.upgrade.as_ref().filter(|_| !has_upgrade && !sender.is_http2()) {
             let fields = &mut Rc::make_mut(&mut request.head).fields;
             fields.set(Known::Connection, b"upgrade");
             fields.push(Known::Upgrade, protocol);
@@ -245,7 +282,7 @@ impl Passage {
         }
     }
 
-    async fn answer(&self, sender: &mut Sender, head: &RequestHead) -> Result<AnswerHead, Lost> {
+    async fn answer(&self, sender: &mut Carrier, head: &RequestHead) -> Result<AnswerHead, Lost> {
         // Whom answers before the last one reach; HTTP/1.0 has none.
         let conversation = self.client.conversation().filter(|_| !head.is_http10);
         poll_fn(|cx| {
@@ -266,8 +303,8 @@ impl Passage {
         .await
     }
 
-    fn unanswered(&mut self, mut ticket: Ticket, sender: &mut Sender, reused: bool, lost: Lost, request: &mut Request) -> Attempt {
-        let reason = match sender.line.broken() {
+    fn unanswered(&mut self, mut ticket: Ticket, sender: &mut Carrier, reused: bool, lost: Lost, request: &mut Request) -> Attempt {
+        let reason = match sender.line().broken() {
             Some(Broken::ResponseTimeout | Broken::AnswerStalled | Broken::TargetStalled) => Reason::ResponseTimeout,
             Some(Broken::RequestStalled) => Reason::RequestStalled,
             Some(Broken::ClientBody) => Reason::BadRequest,
@@ -329,6 +366,8 @@ impl Passage {
             status,
             bytes: 0,
             bad: false,
+            call: ticket::Call::No,
+            deadline: self.deadline,
             reason: Some(Reason::ClientLeft),
             words: self.lane.logs().then(|| head.clone()),
             busy: self.busy.take(),

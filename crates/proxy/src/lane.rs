@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::admission::{Addresses, Admitted};
+use crate::carrier::Carrier;
 use crate::client::{Client, Signal};
 use crate::clock::{CoarseClock, DateLine, TICK, second_of};
 use crate::counts::bump;
@@ -183,7 +184,9 @@ impl Lane {
     }
 
     /// A line whose request and answer are whole: kept if nothing follows them and its target is still wanted.
-    pub(crate) fn give_back(&self, sender: Box<Sender>) {
+    /// A call ends with its answer.
+    pub(crate) fn give_back(&self, carrier: Carrier) {
+        let Carrier::Http1(sender) = carrier else { return };
         if sender.is_clean() && self.table.borrow().poolable.contains(&sender.line.target) {
             self.lines.put(sender);
         }
@@ -194,7 +197,7 @@ impl Lane {
         let lane = self.clone();
         tokio::task::spawn_local(async move {
             poll_fn(|cx| sender.poll_rest(cx)).await;
-            lane.give_back(sender);
+            lane.give_back(Carrier::Http1(sender));
         });
     }
 

@@ -4,18 +4,22 @@
 //! request arms no timer of its own. Breaking a line is marked before its socket closes: a cut body is never a clean end.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use model::Protocol;
 use tls::Trust;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::call::{Call, Halves};
+use crate::carrier::Carrier;
 use crate::chosen::Claim;
 use crate::client::{Client, Signal};
 use crate::clock::CoarseClock;
@@ -24,6 +28,7 @@ use crate::number::ByNumber;
 use crate::pace::Pace;
 use crate::secure;
 use crate::stream::Stream;
+use crate::trunk::{OnTrunk, Place, Trunk, Trunks};
 use crate::tunnel::FAREWELL_MAX;
 use crate::wire::{Traces, Wire};
 
@@ -90,6 +95,8 @@ pub(crate) struct Line {
     ends_at_ms: Cell<u64>,
     /// Absent when the line was broken off, or has become a tunnel.
     pub(crate) wire: RefCell<Option<Wire>>,
+    /// Of a call of HTTP/2, which has no wire of its own.
+    pub(crate) call: RefCell<Option<Halves>>,
     /// Of a wire that was broken off.
     traces: Cell<Traces>,
     /// Whoever runs on it.
@@ -189,6 +196,8 @@ impl Line {
         if let Some(wire) = self.wire.take() {
             self.traces.set(wire.traces);
         }
+        // Dropped, it is reset.
+        drop(self.call.take());
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -219,11 +228,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) target: u64,
     pub(crate) trust: Option<&'a Arc<Trust>>,
     pub(crate) announces: Option<Announcement>,
-    /// No protocol is named in a handshake.
-    pub(crate) any_protocol: bool,
+    pub(crate) protocol: Protocol,
 }
 
 impl Wanted<'_> {
+    fn place(&self) -> Place {
+        Place { target: self.target, security: number_of(self.trust), client: self.client() }
+    }
+
     fn client(&self) -> u64 {
         self.announces.map_or(0, |announcement| announcement.client)
     }
@@ -258,16 +270,25 @@ pub(crate) struct Lines {
     idle: RefCell<ByNumber<Vec<Box<Sender>>>>,
     all: RefCell<ByNumber<Rc<Line>>>,
     next: Cell<u64>,
+    trunks: Trunks,
 }
 
 impl Lines {
     pub(crate) fn new(clock: CoarseClock) -> Self {
-        Self { clock, idle: RefCell::default(), all: RefCell::default(), next: Cell::new(0) }
+        Self { clock, idle: RefCell::default(), all: RefCell::default(), next: Cell::new(0), trunks: Trunks::default() }
+    }
+
+    /// What can carry a request at once.
+    pub(crate) fn take(self: &Rc<Self>, wanted: &Wanted<'_>, cx: &mut Context<'_>) -> Option<Carrier> {
+        if wanted.protocol == Protocol::Http2 {
+            return self.call(self.trunks.take(wanted.place())?, cx).map(Carrier::Http2);
+        }
+        self.take_line(wanted, cx).map(Carrier::Http1)
     }
 
     /// The line used last, so that the others may grow old. One that was made under another trust, that the target has
     /// closed, or on which it spoke unasked, is none.
-    pub(crate) fn take(&self, wanted: &Wanted<'_>, cx: &mut Context<'_>) -> Option<Box<Sender>> {
+    fn take_line(&self, wanted: &Wanted<'_>, cx: &mut Context<'_>) -> Option<Box<Sender>> {
         let client = wanted.client();
         loop {
             // Outside the borrow: a sender that is dropped comes back here.
@@ -298,28 +319,50 @@ impl Lines {
         }
     }
 
-    pub(crate) async fn connect(self: &Rc<Self>, wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Box<Sender>> {
-        let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(timed_out)??;
-        stream.set_nodelay(true)?;
-        if let Some(announcement) = &wanted.announces {
-            // Before anything else, also before TLS. It fits into the empty buffer of a new socket.
-            stream.write_all(&announcement.header()).await?;
+    pub(crate) async fn connect(self: &Rc<Self>, wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Carrier> {
+        if wanted.protocol == Protocol::Http2 {
+            return Box::pin(self.connect_trunk(wanted, address)).await.map(Carrier::Http2);
         }
-        let stream = match wanted.trust {
-            None => Stream::Plain(stream),
-            // On the heap: requests to targets in clear do not carry it.
-            Some(trust) => Box::pin(secure::connect(trust, address, stream, wanted.any_protocol)).await?,
-        };
-        let (line, number) = self.register(wanted, stream);
+        self.connect_line(wanted, address).await.map(Carrier::Http1)
+    }
+
+    pub(crate) async fn connect_line(self: &Rc<Self>, wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Box<Sender>> {
+        let stream = open(wanted, address).await?;
+        let (line, number) = self.register(wanted.place(), Some(Wire::new(stream, Bytes::new())));
         Ok(Box::new(Sender::new(line, self.clone(), number)))
     }
 
-    fn register(&self, wanted: &Wanted<'_>, stream: Stream) -> (Rc<Line>, u64) {
+    /// On a trunk that is made, by this request or by one that came just before.
+    async fn connect_trunk(self: &Rc<Self>, wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Box<Call>> {
+        let (place, began) = (wanted.place(), Instant::now());
+        let opening = self.trunks.opening(place);
+        let mut failed = opening.lock().await;
+        let trunk = match self.trunks.take(place) {
+            Some(trunk) => trunk,
+            // It would fail as it did for the one before, and take as long.
+            None if failed.is_some_and(|at| at >= began) => return Err(io::ErrorKind::NotConnected.into()),
+            None => {
+                let opened = async { Trunk::open(place, open(wanted, address).await?).await }.await;
+                let trunk = opened.inspect_err(|_| *failed = Some(Instant::now()))?;
+                self.trunks.put(&trunk, self.clock.now_ms());
+                trunk
+            }
+        };
+        drop(failed);
+        poll_fn(|cx| Poll::Ready(self.call(trunk.clone(), cx))).await.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn call(self: &Rc<Self>, trunk: Rc<Trunk>, cx: &mut Context<'_>) -> Option<Box<Call>> {
+        let send = trunk.sender(cx)?;
+        let (line, number) = self.register(trunk.place(), None);
+        Some(Box::new(Call::new(line, self.clone(), number, OnTrunk::new(trunk, self.clock.clone()), send)))
+    }
+
+    fn register(&self, place: Place, wire: Option<Wire>) -> (Rc<Line>, u64) {
         let line = Rc::new(Line {
-            target: wanted.target,
-            security: number_of(wanted.trust),
-            client_number: wanted.client(),
+            target: place.target,
+            security: place.security,
+            client_number: place.client,
             clock: self.clock.clone(),
             phase: Cell::new(Phase::Idle),
             last_ms: Cell::new(self.clock.now_ms()),
@@ -332,7 +375,8 @@ impl Lines {
             claim: RefCell::new(None),
             client: RefCell::new(None),
             ends_at_ms: Cell::new(0),
-            wire: RefCell::new(Some(Wire::new(stream, Bytes::new()))),
+            wire: RefCell::new(wire),
+            call: RefCell::new(None),
             traces: Cell::default(),
             waker: RefCell::new(None),
         });
@@ -359,6 +403,7 @@ impl Lines {
             old.extend(senders.extract_if(.., |sender| now_ms.saturating_sub(sender.line.last_ms.get()) > IDLE_MAX_MS));
         }
         drop(old);
+        self.trunks.tick(now_ms);
         for line in self.all.borrow().values() {
             line.end_if_due(now_ms);
             if let Some(why) = line.overdue(now_ms, ticked_ms) {
@@ -371,6 +416,7 @@ impl Lines {
     pub(crate) fn retain(&self, serves: impl Fn(u64) -> bool) {
         let gone: Vec<_> = self.idle.borrow_mut().extract_if(|target, _| !serves(*target)).collect();
         drop(gone);
+        self.trunks.retain(serves);
     }
 
     /// Asks tunnels to end, of these targets or of all, each at its own moment; one that was asked keeps its moment.
@@ -387,6 +433,22 @@ impl Lines {
         let all = self.all.borrow();
         let running = all.values().filter(|line| targets.contains(&line.target) && line.phase.get() != Phase::Idle);
         running.for_each(|line| line.break_off(Broken::Cut));
+    }
+}
+
+/// A connection, its target told who is meant, and shaken hands with.
+async fn open(wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Stream> {
+    let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let mut stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(timed_out)??;
+    stream.set_nodelay(true)?;
+    if let Some(announcement) = &wanted.announces {
+        // Before anything else, also before TLS. It fits into the empty buffer of a new socket.
+        stream.write_all(&announcement.header()).await?;
+    }
+    match wanted.trust {
+        None => Ok(Stream::Plain(stream)),
+        // On the heap: requests to targets in clear do not carry it.
+        Some(trust) => Box::pin(secure::connect(trust, address, stream, wanted.protocol)).await,
     }
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http1::{AnswerHead, RequestHead};
 
 use crate::body::{AnswerBody, RequestBody};
+use crate::reason::Reason;
 
 pub(crate) struct Request {
     /// Shared with what is remembered of the request for the log.
@@ -15,4 +16,6 @@ pub(crate) struct Request {
 pub(crate) struct Answer {
     pub(crate) head: AnswerHead,
     pub(crate) body: AnswerBody,
+    /// Why it is one of our own.
+    pub(crate) made: Option<Reason>,
 }

@@ -15,9 +15,9 @@ use http::Method;
 use http1::{Decoder, Framing, Part, RequestHead};
 
 use crate::body::RequestBody;
+use crate::carrier::Carrier;
 use crate::chosen::Chosen;
 use crate::counts::VersionCounts;
-use crate::exchange::Sender;
 use crate::lane::Lane;
 use crate::line::Phase;
 use crate::line::{Announcement, Wanted};
@@ -45,6 +45,7 @@ pub(crate) struct Copied {
     chosen: Chosen,
     address: std::net::SocketAddr,
     trust: Option<Arc<tls::Trust>>,
+    protocol: model::Protocol,
     /// A copy is our own request.
     announces: Option<Announcement>,
     counts: Arc<VersionCounts>,
@@ -74,6 +75,7 @@ impl Copied {
             chosen: Chosen::new(table, number, version, target),
             address: target.address,
             trust: service.trust.clone(),
+            protocol: service.protocol,
             announces: service.announces.map(Announcement::of_nobody),
             counts: mirror.counts.clone(),
             response_header_timeout_ms: service.response_header_timeout_ms,
@@ -110,13 +112,13 @@ impl Copied {
     async fn exchange(&mut self) -> Option<(u16, Instant)> {
         let number = self.chosen.live().number;
         let trust = self.trust.as_ref();
-        let wanted = Wanted { target: number, trust, announces: self.announces, any_protocol: false };
+        let wanted = Wanted { target: number, trust, announces: self.announces, protocol: self.protocol };
         let idle = poll_fn(|cx| Poll::Ready(self.lane.lines.take(&wanted, cx))).await;
         let mut sender = match idle {
             Some(sender) => sender,
             None => self.lane.lines.connect(&wanted, self.address).await.ok()?,
         };
-        sender.line.limits(self.response_header_timeout_ms, self.stream_idle_timeout_ms);
+        sender.line().limits(self.response_header_timeout_ms, self.stream_idle_timeout_ms);
         sender.start(&self.head, RequestBody::stored(std::mem::take(&mut self.body)));
         let answer = poll_fn(|cx| sender.poll_answer(cx, &self.head.method, |_, _| {})).await.ok()?;
         let (status, head) = (answer.status.as_u16(), Instant::now());
@@ -135,9 +137,9 @@ impl Drop for Copied {
 }
 
 /// Reads an answer to its end; false when it was broken off.
-async fn discard(mut decoder: Decoder, sender: &mut Sender) -> bool {
-    sender.line.enter(Phase::Answering);
-    sender.line.waits_for_sender(true);
+async fn discard(mut decoder: Decoder, sender: &mut Carrier) -> bool {
+    sender.line().enter(Phase::Answering);
+    sender.line().waits_for_sender(true);
     let mut left = ANSWER_BYTES_MAX;
     loop {
         match poll_fn(|cx| sender.poll_part(cx, &mut decoder)).await {

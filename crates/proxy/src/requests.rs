@@ -87,7 +87,7 @@ fn refuse(lane: &Lane, client: &Client, refusal: Refusal) -> Answer {
 
 /// Writes an answer. `None`: the next request may come.
 async fn deliver(lane: &Lane, client: &Client, conversation: &Conversation, asked: &Asked, answer: Answer) -> Option<Turn> {
-    let Answer { mut head, mut body } = answer;
+    let Answer { mut head, mut body, .. } = answer;
     let is_tunnel = matches!(body, AnswerBody::Tunnel(_));
     if asked.is_head && !matches!(head.framing, Framing::Bodiless(_)) {
         head.framing = Framing::Bodiless(if let Framing::Length(length) = head.framing { Some(length) } else { None });

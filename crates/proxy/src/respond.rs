@@ -6,37 +6,41 @@ use http::StatusCode;
 use http1::{AnswerHead, Known};
 
 use crate::body::AnswerBody;
-use crate::exchange::Sender;
+use crate::carrier::Carrier;
 use crate::forward::Passage;
 use crate::message::Answer;
 use crate::reason::Reason;
 use crate::ticket::Ticket;
 use crate::tunnel::{Protocol, Tunnel};
-use crate::{answer, head};
+use crate::{answer, grpc, head};
 
-pub(crate) fn respond(passage: &Passage, mut ticket: Ticket, sender: Box<Sender>, mut head: AnswerHead) -> Answer {
+pub(crate) fn respond(passage: &Passage, mut ticket: Ticket, sender: Carrier, mut head: AnswerHead) -> Answer {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return switch_protocols(passage, ticket, sender, head);
     }
     ticket.status = head.status.as_u16();
     ticket.bad = ticket.status >= 500;
     ticket.reason = None;
+    if sender.is_http2() && grpc::is_grpc(&head.fields) {
+        ticket.is_call(grpc::status(&head.fields));
+    }
     head::remove_hop_by_hop(&mut head.fields);
     if !passage.head.trailers {
         head.fields.remove(Known::Trailer);
     }
     let body = AnswerBody::of(&head, &passage.lane, sender, ticket);
-    Answer { head, body }
+    Answer { head, body, made: None }
 }
 
-fn switch_protocols(passage: &Passage, mut ticket: Ticket, sender: Box<Sender>, mut head: AnswerHead) -> Answer {
+fn switch_protocols(passage: &Passage, mut ticket: Ticket, sender: Carrier, mut head: AnswerHead) -> Answer {
     let claim = ticket.claim.take();
     let protocol = head.fields.get(Known::Upgrade).map(<[u8]>::to_vec);
     let is_websocket = protocol.as_ref().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     let kind = if is_websocket { Protocol::WebSocket } else { Protocol::Unknown };
     // A 101 that nobody asked for: the target's stream cannot be understood any more.
     let asked = passage.head.upgrade.is_some();
-    let Some(tunnel) = asked.then(|| Tunnel::new(kind, sender, claim)).flatten() else {
+    let sender = if let Carrier::Http1(sender) = sender { Some(sender) } else { None };
+    let Some(tunnel) = sender.filter(|_| asked).and_then(|sender| Tunnel::new(kind, sender, claim)) else {
         ticket.status = 502;
         ticket.broke(Reason::TargetReset);
         passage.lane.count_made(Reason::TargetReset);
@@ -50,5 +54,5 @@ fn switch_protocols(passage: &Passage, mut ticket: Ticket, sender: Box<Sender>, 
     if let Some(protocol) = protocol {
         head.fields.push(Known::Upgrade, &protocol);
     }
-    Answer { head, body: AnswerBody::Tunnel(Box::new(tunnel)) }
+    Answer { head, body: AnswerBody::Tunnel(Box::new(tunnel)), made: None }
 }

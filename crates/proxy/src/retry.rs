@@ -51,6 +51,11 @@ impl Attempts {
         self.rounds == 0
     }
 
+    /// Of a round that has begun.
+    pub(crate) fn is_first_round(&self) -> bool {
+        self.rounds <= 1
+    }
+
     pub(crate) fn begin_round(&mut self) {
         self.rounds += 1;
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
+use model::Protocol;
 use tls::{Door, Handshake, Trust};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -135,13 +136,19 @@ fn plain_answer() -> String {
 }
 
 /// With a target that has accepted the connection.
-pub(crate) async fn connect(trust: &Trust, address: SocketAddr, socket: TcpStream, any_protocol: bool) -> io::Result<Stream> {
+pub(crate) async fn connect(trust: &Trust, address: SocketAddr, socket: TcpStream, protocol: Protocol) -> io::Result<Stream> {
     let shake = async {
         let mut config = trust.config().await.map_err(io::Error::other)?;
-        if any_protocol {
-            Arc::make_mut(&mut config).alpn_protocols.clear();
+        match protocol {
+            Protocol::Http1 => {}
+            Protocol::Http2 => Arc::make_mut(&mut config).alpn_protocols = vec![tls::HTTP2.to_vec()],
+            Protocol::Tcp => Arc::make_mut(&mut config).alpn_protocols.clear(),
         }
         let stream = TlsConnector::from(config).connect(trust.name(address.ip()), socket).await?;
+        // Without a word about protocols (RFC 7301 §3.1), it is HTTP/1.1 that is spoken.
+        if protocol == Protocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(tls::HTTP2) {
+            return Err(io::Error::other("the target does not offer HTTP/2"));
+        }
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     };
     let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);

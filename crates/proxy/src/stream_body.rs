@@ -65,9 +65,10 @@ impl StreamBody {
 
 impl Body for StreamBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    /// hyper resets the stream with its code.
+    type Error = h2::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         // One that is broken off says so, whatever waits before it.
         if self.outflow.poll_takes_more(cx).is_pending() && !self.body.breaks() {
             self.body.waits_for_client(cx);
@@ -81,7 +82,7 @@ impl Body for StreamBody {
             return Poll::Pending;
         }
         Poll::Ready(part.map(|part| {
-            part.map(|part| match part {
+            part.map_err(|BrokenOff| self.body.reset().unwrap_or(h2::Reason::INTERNAL_ERROR).into()).map(|part| match part {
                 Part::Data(data) => {
                     self.outflow.gives(data.len());
                     Frame::data(data)

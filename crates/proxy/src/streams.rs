@@ -12,7 +12,7 @@ use crate::lane::Lane;
 use crate::message::{Answer, Request};
 use crate::reason::Reason;
 use crate::stream_body::{Outflow, StreamBody};
-use crate::{answer, forward};
+use crate::{answer, forward, grpc};
 
 pub(crate) async fn answer(
     lane: &Rc<Lane>,
@@ -22,8 +22,10 @@ pub(crate) async fn answer(
 ) -> http::Response<StreamBody> {
     let busy = client.begin();
     let is_head = *request.method() == Method::HEAD;
+    let mut is_call = false;
     let answer = match head_of(&request) {
         Ok(head) => {
+            is_call = grpc::is_grpc(&head.fields);
             let request = Request { head: Rc::new(head), body: RequestBody::http2(request.into_body()) };
             forward::handle(lane, client, request, Some(busy)).await
         }
@@ -31,6 +33,10 @@ pub(crate) async fn answer(
             lane.note_made(reason, client, None, std::time::Instant::now());
             answer::made(reason)
         }
+    };
+    let answer = match answer.made {
+        Some(reason) if is_call => grpc::made(reason),
+        _ => answer,
     };
     response_of(answer, is_head, outflow)
 }
@@ -53,9 +59,13 @@ fn head_of(request: &http::Request<Incoming>) -> Result<RequestHead, Reason> {
 }
 
 fn response_of(answer: Answer, is_head: bool, outflow: &Rc<Outflow>) -> http::Response<StreamBody> {
-    let Answer { head, body } = answer;
+    let Answer { head, body, .. } = answer;
     let mut headers = head.fields.to_map();
-    if let Framing::Length(length) | Framing::Bodiless(Some(length)) = head.framing {
+    // A status without a message is one block of fields, and has no length (gRPC: Trailers-Only).
+    let is_status = grpc::status(&head.fields).is_some() && matches!(head.framing, Framing::Length(0));
+    if let Framing::Length(length) | Framing::Bodiless(Some(length)) = head.framing
+        && !is_status
+    {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     let body = if is_head { AnswerBody::Empty } else { body };

@@ -61,6 +61,8 @@ pub(crate) struct Service {
     pub(crate) stream_idle_timeout_ms: u64,
     /// Its targets speak TLS.
     pub(crate) trust: Option<Arc<Trust>>,
+    /// Spoken with its targets.
+    pub(crate) protocol: Protocol,
     /// Its targets are told who the client is.
     pub(crate) announces: Option<proxy_protocol::Version>,
 }
@@ -287,6 +289,7 @@ fn compile_service(routing: &ServiceRouting, lives: &mut impl Lives, keyring: &K
         held: lives.held(&routing.name),
         response_header_timeout_ms: routing.response_header_timeout_ms,
         stream_idle_timeout_ms: routing.stream_idle_timeout_ms,
+        protocol: routing.protocol,
         trust: routing.target_tls.as_ref().map(|settings| keyring.trust(settings)),
         announces: routing.target_proxy_protocol.map(|version| match version {
             ProxyProtocol::V1 => proxy_protocol::Version::V1,

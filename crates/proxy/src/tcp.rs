@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http1::Fields;
-use model::{Mode, VersionName};
+use model::{Mode, Protocol, VersionName};
 use telemetry::LogRecord;
 
 use crate::chosen::Chosen;
@@ -103,8 +103,8 @@ impl<'a> Search<'a> {
         let claim = chosen.claim();
         self.attempts.begin_round();
         let announces = service.announces.map(|version| self.client.announcement(version));
-        let wanted = Wanted { target: target.live.number, trust: service.trust.as_ref(), announces, any_protocol: true };
-        let sender = match self.lane.lines.connect(&wanted, target.address).await {
+        let wanted = Wanted { target: target.live.number, trust: service.trust.as_ref(), announces, protocol: Protocol::Tcp };
+        let sender = match self.lane.lines.connect_line(&wanted, target.address).await {
             Ok(sender) => sender,
             Err(error) => {
                 // A lack of ours says nothing about the target.

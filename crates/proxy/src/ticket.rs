@@ -5,11 +5,12 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http1::{Known, RequestHead};
+use http1::{Fields, Known, RequestHead};
 use telemetry::LogRecord;
 
 use crate::chosen::{Chosen, Claim};
 use crate::client::{Busy, Client};
+use crate::grpc;
 use crate::lane::Lane;
 use crate::reason::Reason;
 use crate::unit::Unit;
@@ -29,6 +30,9 @@ pub(crate) struct Ticket {
     pub(crate) status: u16,
     pub(crate) bytes: u64,
     pub(crate) bad: bool,
+    pub(crate) call: Call,
+    /// Of a call, when its client has said one.
+    pub(crate) deadline: Option<Instant>,
     pub(crate) reason: Option<Reason>,
     /// The request's own words, kept only when a log wants them.
     pub(crate) words: Option<Rc<RequestHead>>,
@@ -38,7 +42,39 @@ pub(crate) struct Ticket {
     pub(crate) names: Names,
 }
 
+/// The two clocks of a client and of this machine may differ by so much in what they make of a deadline.
+const EARLY: Duration = Duration::from_millis(10);
+
+/// What is known of the status of a call of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// It is none.
+    No,
+    /// It comes with the trailers.
+    Awaited,
+    Status(u8),
+}
+
 impl Ticket {
+    /// The answer is one to a call of gRPC; its status is here if nothing else follows.
+    pub(crate) fn is_call(&mut self, status: Option<u8>) {
+        self.call = status.map_or(Call::Awaited, Call::Status);
+        self.bad |= status.is_some_and(grpc::is_bad);
+    }
+
+    pub(crate) fn trailers(&mut self, trailers: &Fields) {
+        if self.call == Call::Awaited
+            && let Some(status) = grpc::status(trailers)
+        {
+            self.is_call(Some(status));
+        }
+    }
+
+    /// The answer has ended in order. A call without a status has not.
+    pub(crate) fn ended(mut self) {
+        self.bad |= self.call == Call::Awaited;
+    }
+
     /// The request goes on elsewhere: it is counted there.
     pub(crate) fn goes_on(mut self) -> (Option<Busy>, Option<Box<Unit>>) {
         self.counts_once = false;
@@ -81,6 +117,11 @@ impl Drop for Ticket {
         if !self.counts_once {
             return;
         }
+        if self.reason == Some(Reason::ClientLeft) && self.to_head.is_none() && self.deadline.is_some_and(|at| at <= Instant::now() + EARLY)
+        {
+            // It left because its time was over.
+            self.broke(Reason::ResponseTimeout);
+        }
         let duration = if self.is_whole { self.to_head } else { None }.unwrap_or_else(|| self.started.elapsed());
         self.chosen.counts().record(self.lane.index, self.status, self.bad, self.to_head, duration);
         if self.bad || self.reason != Some(Reason::ClientLeft) {
@@ -97,6 +138,7 @@ impl Drop for Ticket {
             self.lane.log(&LogRecord {
                 status: self.status,
                 bytes: self.bytes,
+                grpc_status: if let Call::Status(status) = self.call { Some(status) } else { None },
                 duration,
                 service: live.service.as_str(),
                 version: live.version.as_str(),

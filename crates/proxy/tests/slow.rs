@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::frames::{DATA, END_HEADERS, Frames, HEADERS, block};
+use common::http2_target::{self, Http2Target};
 use common::{Client, House, Target, body, eventually, reason, routing, status};
 
 /// Far more often than the limit on rest asks for, and far less than the pace.
@@ -93,10 +94,20 @@ fn a_body_that_keeps_its_pace_or_was_fast_arrives() {
 }
 
 #[test]
-fn a_call_of_grpc_may_say_little_for_long() {
-    let target = Target::saying("ok");
-    let house = house(&target);
+fn a_call_of_grpc_may_say_little_for_long_and_nobody_else_by_its_name() {
+    let call = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc+proto\r\nContent-Length: 60\r\n\r\n";
+    let target = Http2Target::new(|_, request, respond| http2_target::echo(request, respond));
+    let house = House::new(1);
+    let mut routed = routing(&[("v1", 10_000)], &[("v1", &[target.address])]);
+    (routed.stream_idle_timeout_ms, routed.protocol) = (IDLE_MS, model::Protocol::Http2);
+    house.install(routed);
     let mut client = house.client();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc+proto\r\nContent-Length: 60\r\n\r\n");
+    client.send(call);
     assert_eq!(status(&drip(&mut client, "x", 200)), 200);
+    // A target of HTTP/1.1 cannot be meant.
+    let target = Target::saying("ok");
+    let house = self::house(&target);
+    let mut client = house.client();
+    client.send(call);
+    assert_eq!(status(&drip(&mut client, "x", 200)), 408);
 }

@@ -228,3 +228,54 @@ fn a_target_that_does_not_shake_hands_is_given_up() {
     let answer = both.house.ask(GET);
     assert_eq!((status(&answer), reason(&answer)), (502, "connect_failed"));
 }
+
+/// Says what it was asked, over HTTP/2 that was negotiated.
+fn http2_over_tls(config: Arc<ServerConfig>) -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("bind");
+    socket.set_nonblocking(true).expect("not blocking");
+    let address = socket.local_addr().expect("address");
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(socket).expect("listener");
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = tokio_rustls::TlsAcceptor::from(config.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        tokio::spawn(common::http2_target::echo(request, respond));
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn http2_is_negotiated_with_targets_that_speak_it_and_no_other_is_taken_for_one() {
+    let both = Both::new();
+    let install = |address: SocketAddr| {
+        let mut routing = routing(&[("v1", 10_000)], &[("v1", &[address])]);
+        (routing.protocol, routing.target_tls) = (model::Protocol::Http2, Some(both.trusting(Some("app.internal"))));
+        both.house.install(routing);
+    };
+    let made = both.authority.certificate(&["app.internal"]);
+    let with = |protocols: &[&[u8]]| {
+        let mut config = (*both.server(&made, None)).clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    };
+    install(http2_over_tls(with(&[b"h2", b"http/1.1"])));
+    let answer = both.house.ask(GET);
+    assert!(body(&answer).contains("GET / a https "), "{answer}");
+    let line = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    assert!(body(&both.house.ask(line)).contains("POST /x a https hi"));
+    for protocols in [&[][..], &[&b"http/1.1"[..]]] {
+        let other = Secured::new(with(protocols), ok);
+        install(other.address);
+        assert_eq!(reason(&both.house.ask(GET)), "connect_failed", "{protocols:?}");
+        assert_eq!(*other.heads.lock().expect("lock"), "", "it got no request");
+    }
+}

@@ -33,6 +33,8 @@ pub struct LogRecord<'a> {
     pub bytes: u64,
     /// Sent by the client; of connections of any protocol.
     pub received: Option<u64>,
+    /// Of a call of gRPC that was told how it ended.
+    pub grpc_status: Option<u8>,
     pub duration: Duration,
     pub service: &'a str,
     pub version: &'a str,
@@ -53,6 +55,7 @@ impl LogRecord<'_> {
             status: 0,
             bytes: 0,
             received: None,
+            grpc_status: None,
             duration: Duration::ZERO,
             service: "",
             version: "",
@@ -168,6 +171,9 @@ impl LogSink {
                 let _ = writeln!(out, r#","bytes":{bytes},"received":{received},"duration_us":{duration_us}}}"#);
             }
             None => {
+                if let Some(grpc_status) = record.grpc_status {
+                    let _ = write!(out, r#","grpc_status":{grpc_status}"#);
+                }
                 let _ = writeln!(out, r#","status":{status},"bytes":{bytes},"duration_us":{duration_us}}}"#);
             }
         }

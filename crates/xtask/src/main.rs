@@ -95,7 +95,7 @@ fn set_up() -> bool {
     false
 }
 
-/// From PyPI: a fuzzer that reads the API's document, the way to speak to a browser, and OpenFeature's Python side.
+/// From PyPI: a fuzzer that reads the API's document, the way to speak to a browser, OpenFeature's Python side, and gRPC.
 const PYTHON_TOOLS: &[&str] = &[
     "schemathesis==4.32.5",
     "websocket-client==1.9.2",
@@ -103,6 +103,8 @@ const PYTHON_TOOLS: &[&str] = &[
     "openfeature-flagd-core==2.0.0",
     "openfeature-provider-flagd==0.6.1",
     "openfeature-provider-ofrep==0.3.0",
+    "grpcio==1.85.3",
+    "grpcio-health-checking==1.85.1",
 ];
 
 /// Puts them into a folder of their own, `python` in the target folder; once.

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use super::http2_target::{self, Http2Target};
+
 /// A target of the matrix, whichever protocol it speaks.
 pub trait Audited {
     fn address(&self) -> SocketAddr;
@@ -157,4 +159,76 @@ fn chunks(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
             Some(_) => {}
         }
     }
+}
+
+/// A target that speaks HTTP/2.
+pub struct Http2 {
+    target: Http2Target,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Audited for Http2 {
+    fn address(&self) -> SocketAddr {
+        self.target.address
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.seen.lock().expect("lock").paths.clone()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.seen.lock().expect("lock").faults.clone()
+    }
+}
+
+/// Answers each request with its path. What a sender of HTTP/2 must not say is a fault (RFC 9113 §8.2.2, §8.3.1).
+pub fn http2() -> Http2 {
+    let seen = Arc::<Mutex<Seen>>::default();
+    let own = seen.clone();
+    let target = Http2Target::new(move |_, request, mut respond| {
+        let seen = own.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let path = head.uri.path_and_query().map_or("", |path| path.as_str()).to_owned();
+            if let Some(fault) = fault(&head) {
+                seen.lock().expect("lock").faults.push(format!("{fault} in {head:?}"));
+            }
+            // One that breaks off is no request; a length that its data do not have breaks it off, too.
+            let Ok(whole) = http2_target::read(body).await else { return };
+            for name in whole.trailers.iter().flat_map(http::HeaderMap::keys) {
+                if ["content-length", "transfer-encoding", "host"].contains(&name.as_str()) {
+                    seen.lock().expect("lock").faults.push(format!("{name} in trailers"));
+                }
+            }
+            seen.lock().expect("lock").paths.push(path.clone());
+            http2_target::say(&mut respond, &[], &path);
+        }
+    });
+    Http2 { target, seen }
+}
+
+fn fault(head: &http::request::Parts) -> Option<&'static str> {
+    let fields = &head.headers;
+    let hop_by_hop = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"];
+    if hop_by_hop.iter().any(|name| fields.contains_key(*name)) {
+        return Some("a field of the connection");
+    }
+    if fields.get_all("te").iter().any(|te| te != "trailers") {
+        return Some("TE of something else");
+    }
+    if fields.contains_key("host") || head.uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
+        return Some("not one authority");
+    }
+    if fields.get_all("content-length").iter().count() > 1 || fields.contains_key("content_length") {
+        return Some("two lengths");
+    }
+    if fields.get_all("cookie").iter().count() > 1 {
+        return Some("a cookie in pieces");
+    }
+    let is_text = |value: &http::HeaderValue| value.as_bytes().iter().all(|byte| *byte >= 32 && *byte != 127 || *byte == 9);
+    if !fields.values().all(is_text) {
+        return Some("a control character");
+    }
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    (!path.starts_with('/') || path.bytes().any(|byte| byte <= 32 || byte == 127)).then_some("no path")
 }

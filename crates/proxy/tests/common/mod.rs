@@ -4,6 +4,7 @@
 
 pub mod auditor;
 pub mod frames;
+pub mod http2_target;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

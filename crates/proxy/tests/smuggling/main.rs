@@ -11,7 +11,8 @@ use std::net::Shutdown;
 
 use common::auditor::{self, Audited};
 use common::frames::{END_HEADERS, END_STREAM, Frames, GO_AWAY, HEADERS, block};
-use common::{House, body, eventually, routing};
+use common::{House, eventually, routing};
+use model::{Protocol, ServiceRouting};
 
 /// What becomes of the first request, and of `/next` right behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,26 +26,26 @@ pub(crate) enum Expect {
 }
 
 /// Targets that the matrix is run against. One that speaks another protocol is another entry.
-fn targets() -> Vec<(&'static str, Box<dyn Audited>)> {
-    vec![("HTTP/1.1", Box::new(auditor::http1()))]
+fn targets() -> Vec<(&'static str, Protocol, Box<dyn Audited>)> {
+    vec![("HTTP/1.1", Protocol::Http1, Box::new(auditor::http1())), ("HTTP/2", Protocol::Http2, Box::new(auditor::http2()))]
 }
 
 /// What the client made of it: the paths that its answers name.
 type Try = fn(&House, &[u8]) -> Vec<String>;
 
 fn run(vectors: &[(&str, Vec<u8>, Expect)], attempt: Try) {
-    for (protocol, target) in targets() {
+    for (name, protocol, target) in targets() {
         // One thread: all lines are in one pool.
         let house = House::new(1);
-        house.install(routing(&[("v1", 10_000)], &[("v1", &[target.address()])]));
+        house.install(ServiceRouting { protocol, ..routing(&[("v1", 10_000)], &[("v1", &[target.address()])]) });
         for (what, bytes, expect) in vectors {
-            let what = format!("{what}, to {protocol}");
+            let what = format!("{what}, to {name}");
             let before = target.paths().len();
             let answers = attempt(&house, bytes);
             // The line that the attempt has used, if it can still be used.
             let mut other = house.client();
             other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert_eq!(body(&other.answer()), "/other", "{what}: the next one on the line got another's answer");
+            assert_eq!(said(&other.answer()), "/other", "{what}: the next one on the line got another's answer");
             eventually("the target has told", || {
                 target.paths().len() > before && target.paths().last().is_some_and(|last| last == "/other")
             });
@@ -63,6 +64,12 @@ fn run(vectors: &[(&str, Vec<u8>, Expect)], attempt: Try) {
     }
 }
 
+/// The path in an answer, framed by its length or in one chunk.
+fn said(answer: &str) -> &str {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    if head.contains("transfer-encoding: chunked") { body.split("\r\n").nth(1).unwrap_or_default() } else { body }
+}
+
 fn try_http1(house: &House, bytes: &[u8]) -> Vec<String> {
     let mut client = house.client();
     let next = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -76,7 +83,7 @@ fn try_http1(house: &House, bytes: &[u8]) -> Vec<String> {
     let mut paths = Vec::new();
     while let Some(answer) = answers.next() {
         if answer.starts_with("200 ") {
-            paths.push(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned());
+            paths.push(said(answer).to_owned());
         } else if !answer.starts_with("100 ") && answers.peek().is_some() {
             assert!(!answer.contains("connection: close"), "something follows the last answer: {text}");
         }

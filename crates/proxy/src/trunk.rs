@@ -1,0 +1,178 @@
+//! Trunks: connections of HTTP/2 to targets, each for many requests of its thread at once.
+//!
+//! **Invariants**: a trunk that has failed, or that its target will end, gets no new request; those that run on it go on. Who finds no
+//! trunk makes one, and who comes meanwhile waits for that one instead of making another.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+
+use crate::line::CONNECT_TIMEOUT;
+use crate::number::ByNumber;
+use crate::stream::Stream;
+
+/// Requests on one trunk; a target may allow less. More than this on one socket only wait for each other.
+const CALLS_MAX: usize = 100;
+/// Trunks of one thread to one target. When all are full, requests wait on the least busy one.
+const TRUNKS_MAX: usize = 16;
+/// Longer than lines rest: a target says by GOAWAY what it has not seen, and that can be sent again.
+const IDLE_MAX_MS: u64 = 60_000;
+/// What a target may send ahead, of one answer and in all.
+const WINDOW_BYTES: u32 = 256 * 1024;
+const TRUNK_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What waits to be sent of one request.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Of an answer's head; as much as one of HTTP/1.1 may have.
+const HEAD_BYTES_MAX: u32 = 64 * 1024;
+
+/// What a trunk must be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) target: u64,
+    pub(crate) security: u64,
+    /// The client that the target was told of; 0: it is for all.
+    pub(crate) client: u64,
+}
+
+pub(crate) struct Trunk {
+    place: Place,
+    send: SendRequest<Bytes>,
+    pub(crate) is_tls: bool,
+    socket: RawFd,
+    calls: Cell<usize>,
+    rests_since_ms: Cell<u64>,
+    /// Nothing new may begin on it.
+    is_over: Rc<Cell<bool>>,
+}
+
+impl Trunk {
+    pub(crate) async fn open(place: Place, stream: Stream) -> io::Result<Rc<Self>> {
+        let (socket, is_tls) = (stream.socket().as_raw_fd(), stream.is_tls());
+        let mut builder = h2::client::Builder::new();
+        builder.enable_push(false).initial_window_size(WINDOW_BYTES).initial_connection_window_size(TRUNK_WINDOW_BYTES);
+        builder.max_send_buffer_size(SEND_BYTES_MAX).max_header_list_size(HEAD_BYTES_MAX);
+        let (send, mut connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let mut pings = connection.ping_pong().expect("asked for once");
+        let is_over = Rc::new(Cell::new(false));
+        let ends = is_over.clone();
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+            ends.set(true);
+        });
+        // Whoever answers speaks HTTP/2, and has said how many requests it allows (RFC 9113 §3.4): until then nothing is sent, and so
+        // another target may be tried.
+        let answered = tokio::time::timeout(CONNECT_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
+        answered.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?;
+        Ok(Rc::new(Self { place, send, is_tls, socket, calls: Cell::new(0), rests_since_ms: Cell::new(0), is_over }))
+    }
+
+    /// What begins a request; none when the trunk has failed, or its target said that it will end.
+    pub(crate) fn sender(&self, cx: &mut Context<'_>) -> Option<SendRequest<Bytes>> {
+        let mut send = self.send.clone();
+        match send.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Some(send),
+            _ => {
+                self.retire();
+                None
+            }
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(crate) fn retire(&self) {
+        self.is_over.set(true);
+    }
+
+    /// Its target may have left, and the reactor not have told yet. Of one that carries requests, their ends tell.
+    fn has_been_left(&self) -> bool {
+        if self.calls.get() > 0 {
+            return false;
+        }
+        let mut polled = libc::pollfd { fd: self.socket, events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one descriptor, open while the trunk is not over; it does not wait.
+        let count = unsafe { libc::poll(&mut polled, 1, 0) };
+        count > 0 && polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+
+    fn room(&self) -> usize {
+        CALLS_MAX.min(self.send.current_max_send_streams()).saturating_sub(self.calls.get())
+    }
+}
+
+/// A request on a trunk.
+pub(crate) struct OnTrunk {
+    pub(crate) trunk: Rc<Trunk>,
+    clock: crate::clock::CoarseClock,
+}
+
+impl OnTrunk {
+    pub(crate) fn new(trunk: Rc<Trunk>, clock: crate::clock::CoarseClock) -> Self {
+        trunk.calls.set(trunk.calls.get() + 1);
+        Self { trunk, clock }
+    }
+}
+
+impl Drop for OnTrunk {
+    fn drop(&mut self) {
+        self.trunk.calls.set(self.trunk.calls.get() - 1);
+        self.trunk.rests_since_ms.set(self.clock.now_ms());
+    }
+}
+
+/// Of one thread.
+#[derive(Default)]
+pub(crate) struct Trunks {
+    open: RefCell<ByNumber<Vec<Rc<Trunk>>>>,
+    /// Who makes one holds the lock; in it, when the last try failed.
+    opening: RefCell<HashMap<Place, Rc<Opening>>>,
+}
+
+pub(crate) type Opening = tokio::sync::Mutex<Option<Instant>>;
+
+impl Trunks {
+    /// One with room; a full one only where there may be no other.
+    pub(crate) fn take(&self, place: Place) -> Option<Rc<Trunk>> {
+        let mut open = self.open.borrow_mut();
+        let trunks = open.get_mut(&place.target)?;
+        trunks.retain(|trunk| !trunk.is_over.get() && !trunk.has_been_left());
+        let fitting = || trunks.iter().filter(|trunk| trunk.place == place);
+        let with_room = fitting().find(|trunk| trunk.room() > 0);
+        let least_busy = || (fitting().count() >= TRUNKS_MAX).then(|| fitting().min_by_key(|trunk| trunk.calls.get())).flatten();
+        with_room.or_else(least_busy).cloned()
+    }
+
+    pub(crate) fn opening(&self, place: Place) -> Rc<Opening> {
+        self.opening.borrow_mut().entry(place).or_default().clone()
+    }
+
+    pub(crate) fn put(&self, trunk: &Rc<Trunk>, now_ms: u64) {
+        trunk.rests_since_ms.set(now_ms);
+        self.open.borrow_mut().entry(trunk.place.target).or_default().push(trunk.clone());
+    }
+
+    /// One that is taken out ends by itself when its last request has.
+    pub(crate) fn retain(&self, serves: impl Fn(u64) -> bool) {
+        let gone: Vec<_> = self.open.borrow_mut().extract_if(|target, _| !serves(*target)).collect();
+        drop(gone);
+        self.opening.borrow_mut().retain(|place, opening| serves(place.target) || Rc::strong_count(opening) > 1);
+    }
+
+    pub(crate) fn tick(&self, now_ms: u64) {
+        let mut old = Vec::new();
+        for trunks in self.open.borrow_mut().values_mut() {
+            let is_old = |trunk: &Rc<Trunk>| trunk.calls.get() == 0 && now_ms.saturating_sub(trunk.rests_since_ms.get()) > IDLE_MAX_MS;
+            old.extend(trunks.extract_if(.., |trunk| trunk.is_over.get() || is_old(trunk)));
+        }
+        drop(old);
+    }
+}
