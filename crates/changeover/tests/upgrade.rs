@@ -329,7 +329,8 @@ fn a_release_goes_on_in_the_next_worker_and_a_tunnel_stays_until_its_drain_ends(
     let mut deploy = house.command(&["deploy", "web", "--version", "v2"]).stdout(Stdio::null()).spawn().expect("it runs");
     wait::until(DEADLINE, "v2 is watched", || house.release()["state"] == "watching");
     let tunnel = EchoTunnel::open(house.address, "web.test").expect("open");
-    house.good(&["upgrade", "--drain", "2s"]);
+    // Long enough to be seen alive, also on a machine that is busy.
+    house.good(&["upgrade", "--drain", "6s"]);
     let echoed = tunnel.echoed();
     wait::until(DEADLINE, "the tunnel lives on", || tunnel.echoed() > echoed + 5);
     assert!(deploy.wait().expect("it ends").success());
