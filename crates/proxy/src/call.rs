@@ -152,6 +152,7 @@ impl Call {
         match ready!(Pin::new(answer).poll(cx)) {
             Ok(response) => {
                 self.is_answered = true;
+                self.on.heard();
                 self.sending.kept = None;
                 let (parts, receive) = response.into_parts();
                 let head = head_of(parts.status, &parts.headers, receive.is_end_stream(), asked);
@@ -202,6 +203,7 @@ impl Call {
                     // The client takes it, or the next part is not asked for.
                     let _ = receive.flow_control().release_capacity(data.len());
                     line.moved();
+                    self.on.heard();
                     if !data.is_empty() {
                         return Poll::Ready(Ok(Some(Part::Data(data))));
                     }
@@ -348,8 +350,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(Broken::ResponseTimeout | Broken::AnswerStalled | Broken::TargetStalled) = self.line.broken() {
-            // Nothing may come through it at all: others are not to wait for the same.
-            self.on.trunk.retire();
+            self.on.waited_in_vain();
         }
         drop(self.line.call.take());
         self.lines.forget(self.number);

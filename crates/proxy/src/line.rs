@@ -281,7 +281,7 @@ impl Lines {
     /// What can carry a request at once.
     pub(crate) fn take(self: &Rc<Self>, wanted: &Wanted<'_>, cx: &mut Context<'_>) -> Option<Carrier> {
         if wanted.protocol == Protocol::Http2 {
-            return self.call(self.trunks.take(wanted.place())?, cx).map(Carrier::Http2);
+            return self.call(wanted.place(), cx).map(Carrier::Http2);
         }
         self.take_line(wanted, cx).map(Carrier::Http1)
     }
@@ -337,25 +337,29 @@ impl Lines {
         let (place, began) = (wanted.place(), Instant::now());
         let opening = self.trunks.opening(place);
         let mut failed = opening.lock().await;
-        let trunk = match self.trunks.take(place) {
-            Some(trunk) => trunk,
+        if let Some(call) = poll_fn(|cx| Poll::Ready(self.call(place, cx))).await {
+            return Ok(call);
+        }
+        if failed.is_some_and(|at| at >= began) {
             // It would fail as it did for the one before, and take as long.
-            None if failed.is_some_and(|at| at >= began) => return Err(io::ErrorKind::NotConnected.into()),
-            None => {
-                let opened = async { Trunk::open(place, open(wanted, address).await?).await }.await;
-                let trunk = opened.inspect_err(|_| *failed = Some(Instant::now()))?;
-                self.trunks.put(&trunk, self.clock.now_ms());
-                trunk
-            }
-        };
-        drop(failed);
-        poll_fn(|cx| Poll::Ready(self.call(trunk.clone(), cx))).await.ok_or_else(|| io::ErrorKind::NotConnected.into())
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let opened = async { Trunk::open(place, open(wanted, address).await?).await }.await;
+        let trunk = opened.inspect_err(|_| *failed = Some(Instant::now()))?;
+        self.trunks.put(&trunk, self.clock.now_ms());
+        poll_fn(|cx| Poll::Ready(self.call(place, cx))).await.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn call(self: &Rc<Self>, trunk: Rc<Trunk>, cx: &mut Context<'_>) -> Option<Box<Call>> {
-        let send = trunk.sender(cx)?;
-        let (line, number) = self.register(trunk.place(), None);
-        Some(Box::new(Call::new(line, self.clone(), number, OnTrunk::new(trunk, self.clock.clone()), send)))
+    /// On a trunk that is there, and can be used.
+    fn call(self: &Rc<Self>, place: Place, cx: &mut Context<'_>) -> Option<Box<Call>> {
+        loop {
+            let trunk = self.trunks.take(place)?;
+            // One that cannot is not taken again.
+            if let Some(send) = trunk.sender(cx) {
+                let (line, number) = self.register(place, None);
+                return Some(Box::new(Call::new(line, self.clone(), number, OnTrunk::new(trunk, self.clock.clone()), send)));
+            }
+        }
     }
 
     fn register(&self, place: Place, wire: Option<Wire>) -> (Rc<Line>, u64) {

@@ -24,9 +24,12 @@ const CALLS_MAX: usize = 100;
 const TRUNKS_MAX: usize = 16;
 /// Longer than lines rest: a target says by GOAWAY what it has not seen, and that can be sent again.
 const IDLE_MAX_MS: u64 = 60_000;
-/// What a target may send ahead, of one answer and in all.
-const WINDOW_BYTES: u32 = 256 * 1024;
-const TRUNK_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Of one that is for a single client, and useless when that has left.
+const IDLE_OF_CLIENT_MAX_MS: u64 = 4_000;
+/// What a target may send ahead of one answer: 64 MB/s at a round trip of a millisecond, and no more memory for a client that does not read.
+const WINDOW_BYTES: u32 = 64 * 1024;
+/// And in all: clients that do not read hold their own windows, and no one else's.
+const TRUNK_WINDOW_BYTES: u32 = CALLS_MAX as u32 * WINDOW_BYTES;
 /// What waits to be sent of one request.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Of an answer's head; as much as one of HTTP/1.1 may have.
@@ -48,6 +51,8 @@ pub(crate) struct Trunk {
     socket: RawFd,
     calls: Cell<usize>,
     rests_since_ms: Cell<u64>,
+    /// When something of an answer came last.
+    heard_ms: Cell<u64>,
     /// Nothing new may begin on it.
     is_over: Rc<Cell<bool>>,
 }
@@ -70,7 +75,16 @@ impl Trunk {
         // another target may be tried.
         let answered = tokio::time::timeout(CONNECT_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
         answered.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?;
-        Ok(Rc::new(Self { place, send, is_tls, socket, calls: Cell::new(0), rests_since_ms: Cell::new(0), is_over }))
+        Ok(Rc::new(Self {
+            place,
+            send,
+            is_tls,
+            socket,
+            calls: Cell::new(0),
+            rests_since_ms: Cell::new(0),
+            heard_ms: Cell::new(0),
+            is_over,
+        }))
     }
 
     /// What begins a request; none when the trunk has failed, or its target said that it will end.
@@ -83,10 +97,6 @@ impl Trunk {
                 None
             }
         }
-    }
-
-    pub(crate) fn place(&self) -> Place {
-        self.place
     }
 
     pub(crate) fn retire(&self) {
@@ -104,6 +114,11 @@ impl Trunk {
         count > 0 && polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
     }
 
+    fn is_old(&self, now_ms: u64) -> bool {
+        let idle_max_ms = if self.place.client == 0 { IDLE_MAX_MS } else { IDLE_OF_CLIENT_MAX_MS };
+        self.calls.get() == 0 && now_ms.saturating_sub(self.rests_since_ms.get()) > idle_max_ms
+    }
+
     fn room(&self) -> usize {
         CALLS_MAX.min(self.send.current_max_send_streams()).saturating_sub(self.calls.get())
     }
@@ -112,13 +127,27 @@ impl Trunk {
 /// A request on a trunk.
 pub(crate) struct OnTrunk {
     pub(crate) trunk: Rc<Trunk>,
+    began_ms: u64,
     clock: crate::clock::CoarseClock,
 }
 
 impl OnTrunk {
     pub(crate) fn new(trunk: Rc<Trunk>, clock: crate::clock::CoarseClock) -> Self {
         trunk.calls.set(trunk.calls.get() + 1);
-        Self { trunk, clock }
+        Self { trunk, began_ms: clock.now_ms(), clock }
+    }
+
+    /// Something of its answer has come.
+    pub(crate) fn heard(&self) {
+        self.trunk.heard_ms.set(self.clock.now_ms());
+    }
+
+    /// It waited in vain. When nobody else has heard anything since it began, nothing may come through at all: others are not to wait for
+    /// the same.
+    pub(crate) fn waited_in_vain(&self) {
+        if self.trunk.heard_ms.get() <= self.began_ms {
+            self.trunk.retire();
+        }
     }
 }
 
@@ -164,15 +193,15 @@ impl Trunks {
     pub(crate) fn retain(&self, serves: impl Fn(u64) -> bool) {
         let gone: Vec<_> = self.open.borrow_mut().extract_if(|target, _| !serves(*target)).collect();
         drop(gone);
-        self.opening.borrow_mut().retain(|place, opening| serves(place.target) || Rc::strong_count(opening) > 1);
     }
 
     pub(crate) fn tick(&self, now_ms: u64) {
         let mut old = Vec::new();
         for trunks in self.open.borrow_mut().values_mut() {
-            let is_old = |trunk: &Rc<Trunk>| trunk.calls.get() == 0 && now_ms.saturating_sub(trunk.rests_since_ms.get()) > IDLE_MAX_MS;
-            old.extend(trunks.extract_if(.., |trunk| trunk.is_over.get() || is_old(trunk)));
+            old.extend(trunks.extract_if(.., |trunk| trunk.is_over.get() || trunk.is_old(now_ms)));
         }
         drop(old);
+        // Only who waits has use for it.
+        self.opening.borrow_mut().retain(|_, opening| Rc::strong_count(opening) > 1);
     }
 }

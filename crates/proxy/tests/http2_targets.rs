@@ -15,6 +15,7 @@ use common::{DEADLINE, House, body, eventually, reason, routing, service, status
 use h2::Reason;
 use http::{Request, Response};
 use model::{Protocol, ProxyProtocol, ServiceRouting};
+use socket2::{Domain, Socket, Type};
 
 fn speaking(targets: &[SocketAddr]) -> ServiceRouting {
     ServiceRouting { protocol: Protocol::Http2, ..routing(&[("v1", 10_000)], &[("v1", targets)]) }
@@ -119,6 +120,43 @@ fn large_bodies_pass_both_ways_through_small_windows() {
     let sent: Bytes = (0..5_000_000_u32).map(|number| (number % 251) as u8).collect();
     let answer = asked(&house, Request::post("http://a.example/").body(sent.clone()).expect("request")).expect("whole");
     assert!(answer.body().data == sent, "{} bytes came", answer.body().data.len());
+}
+
+/// Data that nobody reads holds the window of its stream, and must not hold that of all the others on the connection.
+#[test]
+fn clients_that_do_not_read_do_not_hold_up_the_others() {
+    let target = Http2Target::new(|_, request, mut respond| async move {
+        if request.uri().path() != "/large" {
+            return echo(request, respond).await;
+        }
+        let mut stream = respond.send_response(Response::new(()), false).expect("open");
+        let part = Bytes::from(vec![7; 1 << 20]);
+        for _ in 0..32 {
+            if write(&mut stream, part.clone(), false).await.is_err() {
+                return;
+            }
+        }
+    });
+    let house = serving(&target);
+    let slow: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+            socket.set_recv_buffer_size(4_096).expect("a small buffer");
+            socket.connect(&house.address.into()).expect("connect");
+            let mut stream: TcpStream = socket.into();
+            stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").expect("open");
+            stream
+        })
+        .collect();
+    eventually("all of them are answered", || target.requests() == slow.len());
+    // For as long as anything more of the large ones could come.
+    let mut quick = house.client();
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        quick.send("GET /quick HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(body(&quick.answer()).contains("GET /quick"));
+    }
+    assert_eq!(target.connections(), 1);
 }
 
 #[test]
@@ -304,6 +342,34 @@ fn what_is_refused_in_the_middle_arrives_whole_at_last() {
     let expected: String = (0..40).map(|number| format!("{number:04}")).collect();
     assert!(body(&answer).contains(&format!("POST /a a http {expected}\r\n")), "{answer}");
     assert_eq!((target.requests(), bad(&house)), (3, (1, 0)));
+}
+
+/// A target that is slow, or answers some calls only, is no dead connection: more connections would not help it.
+#[test]
+fn calls_that_wait_in_vain_beside_others_cost_no_connection() {
+    let target = Http2Target::new(|_, request, mut respond| async move {
+        if request.headers().contains_key("grpc-timeout") {
+            let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            return;
+        }
+        echo(request, respond).await;
+    });
+    let house = serving(&target);
+    for _ in 0..3 {
+        house.runtime.block_on(async {
+            let hangs = tokio::spawn(ask(house.address, call(&[("grpc-timeout", "100m")], "x")));
+            let until = Instant::now() + Duration::from_millis(150);
+            while Instant::now() < until {
+                ask(house.address, get("/quick")).await.expect("whole");
+            }
+            assert_eq!(field(&hangs.await.expect("no panic").expect("an answer"), "grpc-status"), "4");
+        });
+    }
+    assert_eq!(target.connections(), 1);
+    // Where nothing comes any more, the next one tries anew.
+    assert_eq!(field(&asked(&house, call(&[("grpc-timeout", "200m")], "x")).expect("an answer"), "grpc-status"), "4");
+    asked(&house, get("/quick")).expect("whole");
+    assert_eq!(target.connections(), 2);
 }
 
 #[test]
