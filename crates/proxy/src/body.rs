@@ -312,7 +312,7 @@ impl Flow {
         self.reset = self.sender.as_ref().and_then(Carrier::reset);
         let (broken, Some(mut ticket)) = (self.broken(), self.ticket.take()) else { return };
         match broken {
-            Some(Broken::ClientStalled | Broken::ClientBody) => ticket.abandoned(),
+            Some(Broken::ClientStalled | Broken::ClientBody | Broken::ClientLeft) => ticket.abandoned(),
             Some(Broken::Cut) => ticket.broke(Reason::Cut),
             Some(Broken::AnswerStalled) => ticket.broke(Reason::AnswerStalled),
             _ => ticket.broke(Reason::TargetReset),

@@ -46,10 +46,23 @@ pub(crate) enum Signal {
     Kill,
 }
 
-/// Of a connection.
+/// Of a connection. A listener on `[::]` sees its clients of IPv4 as `::ffff:…`; here they are what they are.
+#[derive(Clone, Copy)]
 pub(crate) struct Ends {
-    pub(crate) peer: SocketAddr,
-    pub(crate) destination: SocketAddr,
+    peer: SocketAddr,
+    destination: SocketAddr,
+}
+
+impl Ends {
+    pub(crate) fn new(peer: SocketAddr, destination: SocketAddr) -> Self {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Self { peer: canonical(peer), destination: canonical(destination) }
+    }
+
+    /// The client's address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.peer.ip()
+    }
 }
 
 pub(crate) struct Client {
@@ -89,7 +102,7 @@ impl Client {
         number: u64,
         clock: CoarseClock,
     ) -> Rc<Self> {
-        let forwarded_for = format!("x-forwarded-for: {}\r\n", peer.ip().to_canonical()).into_bytes().into();
+        let forwarded_for = format!("x-forwarded-for: {}\r\n", peer.ip()).into_bytes().into();
         Rc::new(Self {
             listener,
             peer,
@@ -158,6 +171,11 @@ impl Client {
     /// request itself.
     pub(crate) fn has_hung_up(&self) -> bool {
         !self.is_http2() && self.polls(libc::POLLRDHUP) & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+
+    /// The connection was reset, whatever has come before and is still unread.
+    pub(crate) fn has_reset(&self) -> bool {
+        self.polls(0) & (libc::POLLHUP | libc::POLLERR) != 0
     }
 
     /// Bytes have come, also when the reactor has not told yet.

@@ -26,6 +26,13 @@ use crate::unit::Unit;
 /// because the kernel closes in order for a process that was killed.
 const EARLY: Duration = Duration::from_secs(30);
 
+/// When it was accepted, and since when its target is looked for: after a hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) accepted: Instant,
+    pub(crate) searched: Instant,
+}
+
 pub(crate) struct Connection {
     target: Stream,
     sender: Box<Sender>,
@@ -41,13 +48,15 @@ impl Connection {
         claim: Claim,
         sender: Box<Sender>,
         unit: Option<Box<Unit>>,
-        started: Instant,
+        times: Times,
     ) -> Self {
         let wire = sender.line.wire.take().expect("nothing ran since the line was opened");
         sender.line.enter(Phase::Connection);
+        sender.line.carries(&client);
         chosen.set_apart();
-        let mut account = Account { lane, client, chosen, _claim: claim.into_tunnel(), unit, ending: Ending::new(started) };
-        account.opened();
+        let ending = Ending::new(times.accepted);
+        let mut account = Account { lane, client, chosen, _claim: claim.into_tunnel(), unit, opened: Instant::now(), ending };
+        account.opened(times.searched);
         Self { target: wire.stream, sender, account }
     }
 
@@ -60,6 +69,7 @@ impl Connection {
             sender.line.is_polled_by(cx);
             match sender.line.broken() {
                 Some(Broken::Idle) => Poll::Ready(Err(Reason::Idle)),
+                Some(Broken::ClientLeft) => Poll::Ready(Err(Reason::ClientLeft)),
                 Some(_) => Poll::Ready(Err(Reason::Cut)),
                 None => {
                     let polled = poll_both(cx, &mut pair, &mut up, &mut down, &sender, &mut account);
@@ -90,6 +100,9 @@ fn poll_both(
         sender.line.moved();
         counts.record_bytes(thread, bytes, 0);
     });
+    if matches!(up_polled, Poll::Ready(Err(Failed::Taker))) {
+        down.breaks();
+    }
     let had_said = down.bytes > 0;
     let down_polled = down.poll(cx, &mut pair.target, &mut pair.client, |bytes| {
         sender.line.moved();
@@ -98,6 +111,7 @@ fn poll_both(
     if !had_said && down.bytes > 0 {
         chosen.live().succeeded();
     }
+    sender.line.target_is_behind(up.is_behind());
     if down.has_ended() && down.bytes == 0 && !up.has_ended() {
         account.ended_without_a_word();
     }
@@ -137,12 +151,14 @@ struct Account {
     chosen: Chosen,
     _claim: Claim,
     unit: Option<Box<Unit>>,
+    opened: Instant,
     ending: Ending,
 }
 
 impl Account {
-    fn opened(&mut self) {
-        self.chosen.counts().record_connect(self.lane.index, true, self.ending.started.elapsed());
+    fn opened(&mut self, searched: Instant) {
+        self.chosen.live().connected();
+        self.chosen.counts().record_connect(self.lane.index, true, searched.elapsed());
         if let Some(unit) = &mut self.unit {
             // How long that took; what becomes of it is still to be seen.
             unit.answered(false, false);
@@ -161,7 +177,7 @@ impl Account {
     }
 
     fn ended_without_a_word(&mut self) {
-        if self.ending.started.elapsed() < EARLY {
+        if self.opened.elapsed() < EARLY {
             self.is_bad();
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Flow {
     /// Under TLS: what the session took may not be on its way yet.
     is_flushing: bool,
     end: End,
+    /// Its sender was reset: what came before is passed on, and no end.
+    is_broken: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,16 @@ impl Flow {
     /// The sender says no more.
     pub(crate) fn has_ended(&self) -> bool {
         self.end != End::NotYet
+    }
+
+    /// The taker takes less than has come.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.waits.is_empty()
+    }
+
+    /// The sender's socket has failed while it was written to. That used up its error: it reads as an end now.
+    pub(crate) fn breaks(&mut self) {
+        self.is_broken = true;
     }
 
     /// Ready when the end was passed on. `moved` is told of bytes that came.
@@ -75,7 +87,9 @@ impl Flow {
                 let mut read = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut *from).poll_read(cx, &mut read)).map_err(|_| Failed::Sender)?;
                 let bytes = read.filled();
-                if bytes.is_empty() {
+                if bytes.is_empty() && self.is_broken {
+                    return Poll::Ready(Err(Failed::Sender));
+                } else if bytes.is_empty() {
                     self.end = End::Came;
                 } else {
                     self.bytes += bytes.len() as u64;

@@ -107,7 +107,7 @@ impl Passage {
                 Mode::Hold { wait_max_ms, queue_max } => {
                     self.has_waited = true;
                     let held = &table.services[routed.service].held;
-                    match waiting.for_change(&self.lane, &self.client, held, *wait_max_ms, *queue_max).await {
+                    match waiting.for_change(&self.lane, &self.client, Client::has_hung_up, held, *wait_max_ms, *queue_max).await {
                         Ok(()) => continue,
                         Err(reason) => return self.made(&request.head, reason),
                     }
@@ -171,7 +171,7 @@ impl Passage {
                 Err(error) => {
                     // A lack of ours says nothing about the target.
                     if !is_ours(&error) {
-                        target.live.failed();
+                        target.live.not_connected();
                     }
                     self.attempts.connect_failed(number);
                     self.attempts.failed_on(chosen);
@@ -309,8 +309,8 @@ impl Passage {
             Some(Broken::RequestStalled) => Reason::RequestStalled,
             Some(Broken::ClientBody) => Reason::BadRequest,
             Some(Broken::Cut) => Reason::Cut,
-            Some(Broken::ClientStalled | Broken::Idle) | None if lost == Lost::Misunderstood => Reason::BadAnswer,
-            Some(Broken::ClientStalled | Broken::Idle) | None => Reason::TargetReset,
+            Some(Broken::ClientStalled | Broken::ClientLeft | Broken::Idle) | None if lost == Lost::Misunderstood => Reason::BadAnswer,
+            Some(Broken::ClientStalled | Broken::ClientLeft | Broken::Idle) | None => Reason::TargetReset,
         };
         let (was_written, was_answered) = (sender.was_written(), sender.was_answered());
         let is_again = match reason {

@@ -56,7 +56,7 @@ pub(crate) fn client_of(forwarders: &Forwarders, fields: &Fields, peer: IpAddr) 
     let mut last = peer;
     for word in words.take(ADDRESSES_MAX) {
         let Some(address) = std::str::from_utf8(word).ok().and_then(|word| address_of(word.trim())) else { break };
-        last = address;
+        last = address.to_canonical();
         if !contains(&forwarders.fields, address) {
             break;
         }
@@ -91,5 +91,6 @@ mod tests {
         check(&["10.0.0.9, 10.0.0.8"], "10.0.0.9");
         check(&["203.0.113.9, unknown, 10.0.0.8"], "10.0.0.8");
         check(&["2001:db8::1,fd00::2"], "2001:db8::1");
+        check(&["::ffff:203.0.113.9, ::ffff:10.0.0.8"], "203.0.113.9");
     }
 }

@@ -40,6 +40,7 @@ impl Waiting {
         &mut self,
         lane: &Lane,
         client: &Client,
+        has_left: fn(&Client) -> bool,
         held: &Arc<AtomicU32>,
         wait_max_ms: u64,
         queue_max: u32,
@@ -55,7 +56,7 @@ impl Waiting {
         loop {
             let look = (Instant::now() + LOOK).min(until);
             let changed = tokio::time::timeout_at(look, lane.changed()).await;
-            if client.has_hung_up() {
+            if has_left(client) {
                 // Whoever gave up has most likely asked again: sent now, it would arrive twice.
                 return Err(Reason::ClientLeft);
             }

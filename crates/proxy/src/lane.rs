@@ -282,5 +282,6 @@ impl Drop for Present {
         if let Ok(mut clients) = self.lane.clients.try_borrow_mut() {
             clients.remove(&self.number);
         }
+        self.lane.lines.client_left(self.number);
     }
 }

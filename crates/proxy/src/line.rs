@@ -67,6 +67,8 @@ pub(crate) enum Broken {
     Idle,
     /// The client's own body was malformed or ended early.
     ClientBody,
+    /// The client of a connection was reset, behind what it had said and its target did not take.
+    ClientLeft,
 }
 
 /// What the request that runs on a line, the tick and `cut` share about it.
@@ -84,12 +86,14 @@ pub(crate) struct Line {
     broken: Cell<Option<Broken>>,
     /// The body that is on its way waits for whoever sends it; else for whoever takes it.
     waits_for_sender: Cell<bool>,
+    /// Of a connection: its target takes less than its client has said, and so nobody reads from the client.
+    target_is_behind: Cell<bool>,
     /// Of the request's body, until the answer begins: its client is behind.
     pace: Pace,
     keeps_pace: Cell<bool>,
     /// Of the answer that is on its way: given up with the line, also when nobody polls the answer any more.
     claim: RefCell<Option<Claim>>,
-    /// Of a tunnel.
+    /// Of a tunnel or a connection.
     client: RefCell<Option<Rc<Client>>>,
     /// When a tunnel is asked to end; 0: not yet.
     ends_at_ms: Cell<u64>,
@@ -133,8 +137,17 @@ impl Line {
         drop(self.claim.take());
     }
 
-    pub(crate) fn carries_tunnel_of(&self, client: &Rc<Client>) {
+    pub(crate) fn carries(&self, client: &Rc<Client>) {
         *self.client.borrow_mut() = Some(client.clone());
+    }
+
+    pub(crate) fn target_is_behind(&self, is_behind: bool) {
+        self.target_is_behind.set(is_behind);
+    }
+
+    /// Who is not read from is not heard to be reset either.
+    fn client_is_gone(&self) -> bool {
+        self.target_is_behind.get() && self.client.borrow().as_ref().is_some_and(|client| client.has_reset())
     }
 
     /// Some time within `within_ms`, so that not all clients of a version come back at once.
@@ -217,6 +230,7 @@ impl Line {
             Phase::Waiting => (self.header_timeout_ms.get(), Broken::ResponseTimeout),
             Phase::Answering if self.waits_for_sender.get() => (self.idle_timeout_ms.get(), Broken::AnswerStalled),
             Phase::Answering => (self.idle_timeout_ms.get(), Broken::ClientStalled),
+            Phase::Connection if self.client_is_gone() => return Some(Broken::ClientLeft),
             Phase::Connection => (self.idle_timeout_ms.get(), Broken::Idle),
         };
         (now_ms.saturating_sub(self.last_ms.get()) > limit).then_some(why)
@@ -271,11 +285,14 @@ pub(crate) struct Lines {
     all: RefCell<ByNumber<Rc<Line>>>,
     next: Cell<u64>,
     trunks: Trunks,
+    /// Some target was told of a client.
+    announces: Cell<bool>,
 }
 
 impl Lines {
     pub(crate) fn new(clock: CoarseClock) -> Self {
-        Self { clock, idle: RefCell::default(), all: RefCell::default(), next: Cell::new(0), trunks: Trunks::default() }
+        let (idle, all, next, trunks, announces) = Default::default();
+        Self { clock, idle, all, next, trunks, announces }
     }
 
     /// What can carry a request at once.
@@ -312,11 +329,24 @@ impl Lines {
         sender.line.enter(Phase::Idle);
         let mut idle = self.idle.borrow_mut();
         let senders = idle.entry(sender.line.target).or_default();
-        if senders.len() < IDLE_LINES_MAX {
-            senders.push(sender);
-        } else {
-            drop(idle);
+        // One that announces its client may never be asked for again.
+        let oldest = (senders.len() >= IDLE_LINES_MAX).then(|| senders.remove(0));
+        senders.push(sender);
+        drop(idle);
+        drop(oldest);
+    }
+
+    /// Nobody else can use what announced it.
+    pub(crate) fn client_left(&self, number: u64) {
+        if !self.announces.get() {
+            return;
         }
+        let mut gone = Vec::new();
+        for senders in self.idle.borrow_mut().values_mut() {
+            gone.extend(senders.extract_if(.., |sender| sender.line.client_number == number));
+        }
+        drop(gone);
+        self.trunks.client_left(number);
     }
 
     pub(crate) async fn connect(self: &Rc<Self>, wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Carrier> {
@@ -363,6 +393,9 @@ impl Lines {
     }
 
     fn register(&self, place: Place, wire: Option<Wire>) -> (Rc<Line>, u64) {
+        if place.client != 0 {
+            self.announces.set(true);
+        }
         let line = Rc::new(Line {
             target: place.target,
             security: place.security,
@@ -374,6 +407,7 @@ impl Lines {
             idle_timeout_ms: Cell::new(u64::MAX),
             broken: Cell::new(None),
             waits_for_sender: Cell::new(false),
+            target_is_behind: Cell::new(false),
             pace: Pace::new(BODY_AHEAD_MAX_MS),
             keeps_pace: Cell::new(true),
             claim: RefCell::new(None),

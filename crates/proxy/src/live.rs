@@ -24,7 +24,10 @@ pub(crate) struct TargetLive {
     pub(crate) version: VersionName,
     requests: AtomicUsize,
     tunnels: AtomicUsize,
+    /// Since it served last.
     failures: AtomicU32,
+    /// Connections that it did not accept, since it did last.
+    unconnected: AtomicU32,
     ejections: AtomicU32,
     ejected_until_ms: AtomicU64,
     /// By active checks, in the last table.
@@ -42,6 +45,7 @@ impl TargetLive {
             requests: AtomicUsize::new(0),
             tunnels: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
+            unconnected: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until_ms: AtomicU64::new(0),
             healthy: AtomicBool::new(false),
@@ -63,22 +67,46 @@ impl TargetLive {
     /// What active checks found. One that became healthy is ejected no more: it failed while it was not.
     pub(crate) fn checked(&self, healthy: bool) {
         if !self.healthy.swap(healthy, Ordering::Relaxed) && healthy {
-            self.failures.store(0, Ordering::Relaxed);
-            self.ejections.store(0, Ordering::Relaxed);
+            self.forgive();
             self.ejected_until_ms.store(0, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn succeeded(&self) {
         // Read first: the usual case must not write to a line that all threads share.
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
-            self.ejections.store(0, Ordering::Relaxed);
+        if self.failures.load(Ordering::Relaxed) != 0 || self.unconnected.load(Ordering::Relaxed) != 0 {
+            self.forgive();
         }
     }
 
+    /// It accepted, which says nothing of how it serves; and some targets never say a word.
+    pub(crate) fn connected(&self) {
+        if self.failures.load(Ordering::Relaxed) == 0 {
+            self.succeeded();
+        } else {
+            self.unconnected.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn forgive(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.unconnected.store(0, Ordering::Relaxed);
+        self.ejections.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn failed(&self) {
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_TO_EJECT {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.eject_if_bad();
+    }
+
+    pub(crate) fn not_connected(&self) {
+        self.unconnected.fetch_add(1, Ordering::Relaxed);
+        self.eject_if_bad();
+    }
+
+    fn eject_if_bad(&self) {
+        let failures = self.failures.load(Ordering::Relaxed).saturating_add(self.unconnected.load(Ordering::Relaxed));
+        if failures < FAILURES_TO_EJECT {
             return;
         }
         let now = now_ms();
@@ -130,6 +158,23 @@ mod tests {
         (0..5).for_each(|_| live.failed());
         live.checked(true);
         assert!(live.is_ejected(now_ms()), "it was healthy all the time");
+    }
+
+    #[test]
+    fn a_target_that_accepts_is_not_ejected_for_what_it_refused_long_ago() {
+        let name = |text| TargetId::new(text).expect("name");
+        let live = TargetLive::new(name("t1"), ServiceName::new("web").expect("name"), VersionName::new("v1").expect("name"));
+        for _ in 0..10 {
+            (0..4).for_each(|_| live.not_connected());
+            live.connected();
+        }
+        assert!(!live.is_ejected(now_ms()));
+        // One that accepts and then dies is another thing.
+        for _ in 0..5 {
+            live.connected();
+            live.failed();
+        }
+        assert!(live.is_ejected(now_ms()));
     }
 
     #[test]

@@ -115,39 +115,49 @@ fn place(lane: &Rc<Lane>, name: &ListenerName, stream: TcpStream, admitted: Opti
 pub(crate) fn adopt(lane: &Rc<Lane>, name: ListenerName, stream: std::net::TcpStream, admitted: Option<Box<Admitted>>) {
     match TcpStream::from_std(stream) {
         Ok(stream) => begin(lane, name, stream, admitted),
-        Err(_) => drop(lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel)),
+        Err(_) => not_begun(lane),
     }
 }
 
 fn begin(lane: &Rc<Lane>, name: ListenerName, stream: TcpStream, admitted: Option<Box<Admitted>>) {
     let (Ok(peer), Ok(destination)) = (stream.peer_addr(), stream.local_addr()) else {
         // Gone before it was looked at.
-        lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel);
-        return;
+        return not_begun(lane);
     };
-    if forwarders::announces(lane, &name, peer.ip()) {
-        tokio::task::spawn_local(begin_announced(lane.clone(), name, stream, Ends { peer, destination }));
+    let ends = Ends::new(peer, destination);
+    if forwarders::announces(lane, &name, ends.ip()) {
+        tokio::task::spawn_local(begin_announced(lane.clone(), name, stream, ends));
         return;
     }
-    begin_with(lane, name, stream, admitted, Ends { peer, destination }, false);
+    // The lane that accepted it may have had another table, in which it was to be announced.
+    let admitted = if admitted.is_some() { Ok(admitted) } else { admit(lane, &name, ends.ip()) };
+    match admitted {
+        Ok(admitted) => begin_with(lane, name, stream, admitted, ends, false),
+        Err(Refused) => not_begun(lane),
+    }
+}
+
+/// It counts on this lane no more.
+fn not_begun(lane: &Lane) {
+    lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel);
 }
 
 /// Reads who the client is; counted on this lane already.
 async fn begin_announced(lane: Rc<Lane>, name: ListenerName, mut stream: TcpStream, own: Ends) {
     let announced = forwarders::announced(&lane, &mut stream).await;
     let begun = announced.and_then(|announced| {
-        let ends = announced.addresses.map_or(own, |it| Ends { peer: it.source, destination: it.destination });
-        let admitted = admit(&lane, &name, ends.peer.ip()).ok()?;
+        let ends = announced.addresses.map_or(own, |it| Ends::new(it.source, it.destination));
+        let admitted = admit(&lane, &name, ends.ip()).ok()?;
         Some((ends, admitted, announced.is_tls))
     });
     match begun {
         Some((ends, admitted, is_tls)) => begin_with(&lane, name, stream, admitted, ends, is_tls),
-        None => drop(lane.shared.loads[lane.index].fetch_sub(1, Ordering::AcqRel)),
+        None => not_begun(&lane),
     }
 }
 
 fn begin_with(lane: &Rc<Lane>, name: ListenerName, stream: TcpStream, admitted: Option<Box<Admitted>>, ends: Ends, spoke_tls: bool) {
-    let believed = forwarders::believed(lane, &name, ends.peer.ip());
+    let believed = forwarders::believed(lane, &name, ends.ip());
     let client = Client::new(name, ends, believed, lane.next_client(), lane.clock.clone());
     if spoke_tls {
         client.spoke_tls();

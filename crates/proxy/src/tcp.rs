@@ -13,7 +13,7 @@ use telemetry::LogRecord;
 
 use crate::chosen::Chosen;
 use crate::client::Client;
-use crate::connection::{Connection, Ending};
+use crate::connection::{Connection, Ending, Times};
 use crate::forward::is_ours;
 use crate::hold::Waiting;
 use crate::lane::Lane;
@@ -43,18 +43,17 @@ pub(crate) async fn converse(lane: Rc<Lane>, client: Rc<Client>, stream: Stream)
 struct Search<'a> {
     lane: &'a Rc<Lane>,
     client: &'a Rc<Client>,
-    started: Instant,
+    times: Times,
     attempts: Attempts,
     /// The arm that was drawn: further tries keep it.
     arm: Option<usize>,
     unit: Option<Box<Unit>>,
-    has_waited: bool,
 }
 
 impl<'a> Search<'a> {
     fn new(lane: &'a Rc<Lane>, client: &'a Rc<Client>) -> Self {
-        let attempts = Attempts::of_connection();
-        Self { lane, client, started: Instant::now(), attempts, arm: None, unit: None, has_waited: false }
+        let (attempts, now) = (Attempts::of_connection(), Instant::now());
+        Self { lane, client, times: Times { accepted: now, searched: now }, attempts, arm: None, unit: None }
     }
 
     /// An error was counted.
@@ -68,11 +67,13 @@ impl<'a> Search<'a> {
                 Mode::Serve => waiting.leaves_queue(),
                 Mode::Maintenance { .. } => return Err(self.refused(Reason::Maintenance)),
                 Mode::Hold { wait_max_ms, queue_max } => {
-                    self.has_waited = true;
-                    match waiting.for_change(self.lane, self.client, &service.held, *wait_max_ms, *queue_max).await {
-                        Ok(()) => continue,
+                    // Whoever says all that it has and ends its side is to be heard all the same.
+                    let has_left = Client::has_reset;
+                    match waiting.for_change(self.lane, self.client, has_left, &service.held, *wait_max_ms, *queue_max).await {
+                        Ok(()) => self.times.searched = Instant::now(),
                         Err(reason) => return Err(self.refused(reason)),
                     }
+                    continue;
                 }
             }
             if service.arms.is_empty() {
@@ -109,7 +110,7 @@ impl<'a> Search<'a> {
             Err(error) => {
                 // A lack of ours says nothing about the target.
                 if !is_ours(&error) {
-                    target.live.failed();
+                    target.live.not_connected();
                 }
                 self.attempts.connect_failed(target.live.number);
                 self.attempts.failed_on(chosen);
@@ -121,13 +122,13 @@ impl<'a> Search<'a> {
         }
         sender.line.limits(u64::MAX, service.stream_idle_timeout_ms);
         let (lane, client, unit) = (self.lane.clone(), self.client.clone(), self.unit.take());
-        Ok(Some(Connection::open(lane, client, chosen, claim, sender, unit, self.started)))
+        Ok(Some(Connection::open(lane, client, chosen, claim, sender, unit, self.times)))
     }
 
     /// Between two arms; counted in the epoch that this table has.
     fn draw(&mut self, service: &Service) {
         // When it is drawn: an earlier second may be complete already.
-        let now = if self.has_waited || !self.attempts.is_first() { Instant::now() } else { self.started };
+        let now = if self.attempts.is_first() { self.times.searched } else { Instant::now() };
         match &service.cohorts {
             None => {
                 self.arm = service.draw();
@@ -163,9 +164,9 @@ impl<'a> Search<'a> {
             unit.failed();
         }
         let (counts, reason) = (chosen.counts(), Reason::ConnectFailed);
-        counts.record_connect(self.lane.index, false, self.started.elapsed());
+        counts.record_connect(self.lane.index, false, self.times.searched.elapsed());
         counts.record_cluster(self.lane.index, ticket::hash(self.client.peer));
-        let mut ending = Ending::new(self.started);
+        let mut ending = Ending::new(self.times.accepted);
         ending.reason = Some(reason);
         ending.note(self.lane, self.client, chosen.live());
         reason
@@ -179,7 +180,7 @@ impl<'a> Search<'a> {
         self.lane.count_made(reason);
         let status = reason.status().as_u16();
         if self.lane.wants(status, Some(reason)) {
-            let (reason, duration) = (reason.name(), self.started.elapsed());
+            let (reason, duration) = (reason.name(), self.times.accepted.elapsed());
             let of_connection = LogRecord::of_connection(self.client.peer.ip());
             self.lane.log(&LogRecord { protocol: "TCP", status, reason, duration, received: Some(0), ..of_connection });
         }

@@ -195,6 +195,15 @@ impl Trunks {
         drop(gone);
     }
 
+    /// One that was for this client alone is for nobody now.
+    pub(crate) fn client_left(&self, client: u64) {
+        let mut gone = Vec::new();
+        for trunks in self.open.borrow_mut().values_mut() {
+            gone.extend(trunks.extract_if(.., |trunk| trunk.place.client == client));
+        }
+        drop(gone);
+    }
+
     pub(crate) fn tick(&self, now_ms: u64) {
         let mut old = Vec::new();
         for trunks in self.open.borrow_mut().values_mut() {

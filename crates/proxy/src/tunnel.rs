@@ -55,7 +55,7 @@ impl Tunnel {
     /// Until both sides have ended, or it is cut.
     pub(crate) async fn run(self, client: &Rc<Client>, stream: Stream, early: Bytes) {
         let Self { protocol, target, early: target_early, sender, _claim } = self;
-        sender.line.carries_tunnel_of(client);
+        sender.line.carries(client);
         let mut both = pin!(async {
             match protocol {
                 Protocol::WebSocket => websocket((stream, early), (target, target_early), client).await,
@@ -94,7 +94,10 @@ async fn websocket((client, client_early): Side, (target, target_early): Side, t
         let mut up_has_ended = false;
         let passed = loop {
             tokio::select! {
-                ended = &mut up, if !up_has_ended => up_has_ended = ended.is_ok(),
+                ended = &mut up, if !up_has_ended => {
+                    ended?;
+                    up_has_ended = true;
+                }
                 passed = &mut down => break passed?,
             }
         };

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{Client, DEADLINE, House, Target, body, client_to, eventually, listener, routing, status};
@@ -163,6 +164,23 @@ fn a_connection_to_a_target_is_of_one_client() {
     let mut expect = vec![line(&first), line(&second)];
     expect.sort();
     assert_eq!(seen, expect, "one connection for each client, used again");
+}
+
+#[test]
+fn clients_that_have_left_take_no_place_of_those_who_stay() {
+    // More than rest at a target, on each of two threads.
+    const ONCE: usize = 600;
+    let (target, _) = announced(ProxyProtocol::V1);
+    let house = house(target.address, &[], &[], Some(ProxyProtocol::V1));
+    for _ in 0..ONCE {
+        assert_eq!(status(&house.ask(GET)), 200);
+    }
+    let mut stays = house.client();
+    for _ in 0..10 {
+        stays.send(GET);
+        assert_eq!(status(&stays.answer()), 200);
+    }
+    assert_eq!(target.connections.load(Ordering::SeqCst), ONCE + 1);
 }
 
 /// HAProxy, as it is installed for this; ended with the test.

@@ -210,6 +210,42 @@ fn a_reset_is_passed_on_as_one() {
     assert_eq!(counts(&house, "v1"), (2, 1), "that the client has left says nothing about the version");
 }
 
+/// Until nobody takes more.
+fn stuff(stream: &mut TcpStream) {
+    stream.set_write_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    while stream.write(&[b'x'; 65_536]).is_ok() {}
+    stream.set_write_timeout(Some(DEADLINE)).expect("timeout");
+}
+
+#[test]
+fn a_target_that_is_reset_under_an_upload_is_no_clean_end() {
+    let raw = Raw::new();
+    let house = serving(&[raw.address]);
+    let (mut client, mut target) = (connect(&house), raw.next());
+    target.write_all(b"more").expect("written");
+    assert_eq!(take(&mut client, 4), "more");
+    stuff(&mut client);
+    // It has unread input, and so the kernel resets.
+    drop(target);
+    is_reset(&mut client);
+    eventually("counted", || counts(&house, "v1") == (1, 1) && running(&house, "v1") == 0);
+}
+
+#[test]
+fn a_client_that_is_reset_behind_its_upload_is_not_waited_for() {
+    let raw = Raw::new();
+    let house = House::new(1);
+    let mut routing = tcp(&[("v1", 10_000)], &[("v1", &[raw.address])]);
+    routing.stream_idle_timeout_ms = 3_600_000;
+    house.install(routing);
+    let (mut client, _target) = (connect(&house), raw.next());
+    stuff(&mut client);
+    assert_eq!(running(&house, "v1"), 1);
+    reset(client);
+    eventually("it is noticed although nobody reads from it", || running(&house, "v1") == 0);
+    assert_eq!(counts(&house, "v1"), (1, 0));
+}
+
 #[test]
 fn a_target_that_leaves_without_a_word_has_not_served() {
     let raw = Raw::new();
@@ -375,6 +411,16 @@ fn on_hold_a_connection_waits_and_in_maintenance_it_is_refused() {
     mode(Mode::Serve);
     assert_eq!(take(&mut waits, 7), "v1early");
     eventually("given back", || held().as_deref() == Some("0"));
+    // Whoever says all that it has and leaves is heard, as it would be without a hold.
+    mode(Mode::Hold { wait_max_ms: 10_000, queue_max: 2 });
+    let (mut leaves, gives_up) = (connect(&house), connect(&house));
+    leaves.write_all(b"a line of a log").expect("written");
+    leaves.shutdown(Shutdown::Write).expect("shut down");
+    eventually("held", || held().as_deref() == Some("2"));
+    reset(gives_up);
+    eventually("it has left", || held().as_deref() == Some("1"));
+    mode(Mode::Serve);
+    assert_eq!(rest(&mut leaves), "v1a line of a log");
     mode(Mode::Hold { wait_max_ms: 50, queue_max: 1 });
     is_reset(&mut connect(&house));
     mode(Mode::Maintenance { page: "later".into() });
@@ -433,7 +479,10 @@ fn the_log_has_a_line_for_each_at_its_end() {
         assert!(line.contains(part), "{line}");
     }
     assert!(!line.contains("reason") && !line.contains("status"), "{line}");
-    let (_client, target) = (connect(&house), raw.next());
+    let (mut client, mut target) = (connect(&house), raw.next());
+    // Reset before we have seen that it accepted, it would be one that did not.
+    client.write_all(b"1").expect("written");
+    assert_eq!(take(&mut target, 1), "1");
     reset(target);
     eventually("a line", || lines().len() == 2);
     assert!(lines()[1].contains("\"reason\":\"target_reset\""), "{}", lines()[1]);
@@ -454,6 +503,21 @@ fn the_header_of_the_proxy_protocol_goes_in_and_out() {
         let mut target = raw.next();
         assert_eq!(take(&mut target, line.len() + 5), format!("{line}hello"), "each connection has its own");
     }
+}
+
+#[test]
+fn a_client_of_ipv4_is_one_also_at_a_listener_of_both_families() {
+    let raw = Raw::new();
+    let house = House::new(1);
+    let mut routing = tcp(&[("v1", 10_000)], &[("v1", &[raw.address])]);
+    routing.target_proxy_protocol = Some(ProxyProtocol::V1);
+    house.install(routing);
+    let both = TcpListener::bind("[::]:0").expect("bind");
+    let port = both.local_addr().expect("address").port();
+    house.proxy.listen(&listener(), both).expect("listen");
+    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+    let line = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {port}\r\n", client.local_addr().expect("address").port());
+    assert_eq!(take(&mut raw.next(), line.len()), line);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,25 @@ fn rest(stream: &mut TcpStream) -> Vec<u8> {
 
 fn end_tunnels(house: &House, within: Duration) {
     house.proxy.end_tunnels(&service(), &version("v1"), within);
+}
+
+#[test]
+fn a_client_that_is_reset_ends_its_websocket_and_nothing_panics() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::SeqCst);
+        before(info);
+    }));
+    let (target, opened) = raw();
+    let house = House::serving(&target);
+    let (client, mut target) = open(&house, &opened);
+    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("linger");
+    drop(client);
+    assert_eq!(rest(&mut target), b"");
+    eventually("over", || house.proxy.in_flight(&service(), &version("v1")).tunnels == 0);
+    drop(house);
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0);
 }
 
 #[test]
