@@ -180,7 +180,8 @@ impl AnswerBody {
             Framing::Length(length) => Some(length),
             Framing::Chunked | Framing::UntilClose => None,
         };
-        if sender.is_sent()
+        // A call whose answer has ended is over, whatever it had still to send; and a status alone stays one block.
+        if (sender.is_sent() || sender.is_http2())
             && let Some(data) = length.and_then(|length| sender.take_whole(length))
         {
             // Whole: the line goes back before the client has read the head.
@@ -264,6 +265,7 @@ impl AnswerBody {
         {
             sender.line().is_polled_by(cx);
             sender.line().waits_for_sender(false);
+            sender.rests();
         }
     }
 
@@ -315,6 +317,7 @@ impl Flow {
             Some(Broken::ClientStalled | Broken::ClientBody | Broken::ClientLeft) => ticket.abandoned(),
             Some(Broken::Cut) => ticket.broke(Reason::Cut),
             Some(Broken::AnswerStalled) => ticket.broke(Reason::AnswerStalled),
+            Some(Broken::ResponseTimeout) => ticket.broke(Reason::ResponseTimeout),
             _ => ticket.broke(Reason::TargetReset),
         }
         self.sender = None;

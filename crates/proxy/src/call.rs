@@ -9,9 +9,9 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -49,6 +49,23 @@ pub(crate) struct Halves {
     send: SendStream<Bytes>,
     answer: Option<ResponseFuture>,
     receive: Option<RecvStream>,
+    /// Of the answer: has come, and nobody has taken it.
+    gathered: BytesMut,
+}
+
+impl Halves {
+    fn new(send: SendStream<Bytes>, answer: ResponseFuture) -> Self {
+        Self { send, answer: Some(answer), receive: None, gathered: BytesMut::new() }
+    }
+
+    /// For a client that takes nothing for now: frames of a few bytes would cost many times what is in them. Only while nobody waits for
+    /// what comes: the stream wakes one.
+    pub(crate) fn gather(&mut self) {
+        let Some(receive) = &mut self.receive else { return };
+        while let Poll::Ready(Some(Ok(data))) = receive.poll_data(&mut Context::from_waker(Waker::noop())) {
+            self.gathered.extend_from_slice(&data);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -96,7 +113,7 @@ impl Call {
         match send.send_request(request, is_empty) {
             Ok((answer, send)) => {
                 self.is_unseen = false;
-                *self.line.call.borrow_mut() = Some(Halves { send, answer: Some(answer), receive: None });
+                *self.line.call.borrow_mut() = Some(Halves::new(send, answer));
             }
             Err(_) => self.on.trunk.retire(),
         }
@@ -143,6 +160,10 @@ impl Call {
             if self.informational > INFORMATIONAL_MAX {
                 return Poll::Ready(Err(Lost::Misunderstood));
             }
+            if early.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // HTTP/2 has none (RFC 9113 §8.6), and a client of HTTP/1.1 would believe it.
+                return Poll::Ready(Err(Lost::Misunderstood));
+            }
             if early.status() != StatusCode::CONTINUE {
                 let mut fields = Fields::default();
                 fields.extend_from_map(early.headers());
@@ -158,6 +179,7 @@ impl Call {
                 let head = head_of(parts.status, &parts.headers, receive.is_end_stream(), asked);
                 halves.answer = None;
                 halves.receive = Some(receive);
+                self.lets_go(halves);
                 Poll::Ready(head.ok_or(Lost::Misunderstood))
             }
             Err(error) => {
@@ -192,7 +214,23 @@ impl Call {
         let mut call = line.call.borrow_mut();
         let Some(halves) = call.as_mut() else { return Poll::Ready(Err(Lost::Over)) };
         self.send(cx, halves);
+        let polled = self.poll_received(cx, halves);
+        if polled.is_ready() {
+            // Whoever takes it may take nothing more for long.
+            self.lets_go(halves);
+        }
+        polled
+    }
+
+    fn poll_received(&mut self, cx: &mut Context<'_>, halves: &mut Halves) -> Poll<Result<Option<Part>, Lost>> {
+        let line = self.line.clone();
         let Some(receive) = &mut halves.receive else { return Poll::Ready(Err(Lost::Over)) };
+        if !halves.gathered.is_empty() {
+            let data = mem::take(&mut halves.gathered).freeze();
+            let _ = receive.flow_control().release_capacity(data.len());
+            line.moved();
+            return Poll::Ready(Ok(Some(Part::Data(data))));
+        }
         loop {
             match receive.poll_data(cx) {
                 Poll::Pending => {
@@ -206,6 +244,8 @@ impl Call {
                     self.on.heard();
                     if !data.is_empty() {
                         return Poll::Ready(Ok(Some(Part::Data(data))));
+                    } else if !receive.is_end_stream() {
+                        self.on.said_nothing();
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -233,7 +273,7 @@ impl Call {
     /// All of the answer has been read.
     pub(crate) fn is_answer_over(&self) -> bool {
         let call = self.line.call.borrow();
-        call.as_ref().and_then(|halves| halves.receive.as_ref()).is_some_and(RecvStream::is_end_stream)
+        call.as_ref().is_some_and(|halves| halves.gathered.is_empty() && halves.receive.as_ref().is_some_and(RecvStream::is_end_stream))
     }
 
     pub(crate) fn is_sent(&self) -> bool {
@@ -242,6 +282,19 @@ impl Call {
 
     pub(crate) fn is_sending(&self) -> bool {
         !self.sending.has_failed && !self.is_sent()
+    }
+
+    /// Room on the trunk that it asked for and does not use yet: nobody polls it for now, and others send there, too.
+    fn lets_go(&self, halves: &mut Halves) {
+        if !self.sending.next.is_empty() {
+            halves.send.reserve_capacity(0);
+        }
+    }
+
+    pub(crate) fn rests(&self) {
+        if let Some(halves) = self.line.call.borrow_mut().as_mut() {
+            self.lets_go(halves);
+        }
     }
 
     /// While nobody takes more of the answer: its request goes on.
@@ -323,10 +376,9 @@ impl Call {
     }
 
     fn end(&mut self, halves: &mut Halves, trailers: Option<HeaderMap>) {
-        let ended = match trailers {
-            Some(map) => halves.send.send_trailers(map),
-            None => halves.send.send_data(Bytes::new(), true),
-        };
+        // Trailers that HTTP/2 refuses are none: without an end, the target would wait for more.
+        let is_said = trailers.is_some_and(|map| halves.send.send_trailers(map).is_ok());
+        let ended = if is_said { Ok(()) } else { halves.send.send_data(Bytes::new(), true) };
         if ended.is_err() { self.fails() } else { self.sent() }
     }
 
@@ -349,7 +401,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(Broken::ResponseTimeout | Broken::AnswerStalled | Broken::TargetStalled) = self.line.broken() {
+        let timed_out = matches!(self.line.broken(), Some(Broken::ResponseTimeout | Broken::AnswerStalled | Broken::TargetStalled));
+        // Clients that keep their deadlines leave before we would say so.
+        if timed_out || !self.is_answered && self.on.is_patient() {
             self.on.waited_in_vain();
         }
         drop(self.line.call.take());

@@ -121,6 +121,13 @@ impl Carrier {
         }
     }
 
+    /// It may not be polled for long: what others could use is given back.
+    pub(crate) fn rests(&self) {
+        if let Self::Http2(call) = self {
+            call.rests();
+        }
+    }
+
     /// While nobody takes more of the answer: the request goes on.
     pub(crate) fn keep_sending(&mut self, cx: &mut Context<'_>) {
         match self {

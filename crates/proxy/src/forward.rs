@@ -184,8 +184,11 @@ impl Passage {
         }
         let header_timeout_ms = match service.protocol {
             Protocol::Http2 if grpc::is_grpc(&request.head.fields) => {
-                let left = self.left_of_call(request);
-                grpc::header_timeout_ms(left, service.stream_idle_timeout_ms)
+                if let Some(left) = self.left_of_call(request) {
+                    sender.line().ends_within(grpc::given_ms(left));
+                }
+                // Who says no deadline waits for as long as a stream may rest.
+                service.stream_idle_timeout_ms
             }
             _ => service.response_header_timeout_ms,
         };
@@ -271,7 +274,10 @@ impl Passage {
             fields.push(Known::Upgrade, protocol);
         }
         // Made before: a client that leaves meanwhile ends this future, and its request is counted all the same.
-        let ticket = self.ticket(chosen, claim, &request.head, Reason::ClientLeft.status().as_u16());
+        let mut ticket = self.ticket(chosen, claim, &request.head, Reason::ClientLeft.status().as_u16());
+        if sender.is_http2() && grpc::is_grpc(&request.head.fields) {
+            ticket.call = ticket::Call::Awaited;
+        }
         sender.start(&request.head, std::mem::replace(&mut request.body, RequestBody::none()));
         match self.answer(&mut sender, &request.head).await {
             Ok(head) => {
@@ -313,9 +319,11 @@ impl Passage {
             Some(Broken::ClientStalled | Broken::ClientLeft | Broken::Idle) | None => Reason::TargetReset,
         };
         let (was_written, was_answered) = (sender.was_written(), sender.was_answered());
+        // Who resets a stream has seen it.
+        let closed_at_rest = reused && !was_answered && sender.reset().is_none();
         let is_again = match reason {
             // What has begun to be answered was received: it is not sent again.
-            Reason::TargetReset | Reason::Cut => !was_written || reused && !was_answered && self.attempts.may_repeat(),
+            Reason::TargetReset | Reason::Cut => !was_written || closed_at_rest && self.attempts.may_repeat(),
             _ => false,
         };
         if is_again {

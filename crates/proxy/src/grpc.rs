@@ -20,9 +20,11 @@ const DEADLINE_EXCEEDED: u8 = 4;
 const UNIMPLEMENTED: u8 = 12;
 const UNAVAILABLE: u8 = 14;
 const UNKNOWN: u8 = 2;
+const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
 const INTERNAL: u8 = 13;
 const DATA_LOSS: u8 = 15;
+const UNAUTHENTICATED: u8 = 16;
 
 /// A message of gRPC, in whatever form (`application/grpc`, `application/grpc+proto`), and none of gRPC-Web, which is plain HTTP.
 pub(crate) fn is_grpc(fields: &Fields) -> bool {
@@ -61,9 +63,9 @@ pub(crate) fn timeout(fields: &Fields) -> Option<Duration> {
     })
 }
 
-/// So long the target may let wait for the head of its answer; `waits_ms` without a deadline.
-pub(crate) fn header_timeout_ms(left: Option<Duration>, waits_ms: u64) -> u64 {
-    left.map_or(waits_ms, |left| (left + GRACE).as_millis() as u64)
+/// So long a target is given when its client waits so long.
+pub(crate) fn given_ms(left: Duration) -> u64 {
+    left.saturating_add(GRACE).as_millis() as u64
 }
 
 /// The deadline that the target is told when some of it is over already.
@@ -78,11 +80,26 @@ fn status_of(reason: Reason) -> u8 {
     match (reason, reason.status().as_u16()) {
         (Reason::ResponseTimeout, _) => DEADLINE_EXCEEDED,
         (Reason::TooManyConnections | Reason::Flood | Reason::HeadTooLarge, _) => RESOURCE_EXHAUSTED,
-        (_, 400) => INTERNAL,
-        (_, 404 | 405) => UNIMPLEMENTED,
-        (_, 429 | 502 | 503 | 504) => UNAVAILABLE,
+        (_, 405) => UNIMPLEMENTED,
+        (_, status) => of_http(status),
+    }
+}
+
+/// What a client of gRPC makes of an answer that is none of gRPC's (`http-grpc-status-mapping.md`).
+pub(crate) fn of_http(status: u16) -> u8 {
+    match status {
+        400 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => UNIMPLEMENTED,
+        429 | 502 | 503 | 504 => UNAVAILABLE,
         _ => UNKNOWN,
     }
+}
+
+/// The status of a call by the head of its answer, if it is there already.
+pub(crate) fn status_of_head(head: &AnswerHead) -> Option<u8> {
+    if is_grpc(&head.fields) { status(&head.fields) } else { Some(of_http(head.status.as_u16())) }
 }
 
 /// An answer of our own to a call.

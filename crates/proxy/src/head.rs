@@ -184,8 +184,8 @@ pub(crate) fn remove_hop_by_hop(fields: &mut Fields) {
 
 /// Nothing in a trailer may change how a message is framed, routed or authenticated (RFC 9110 §6.5.1).
 fn is_forbidden_in_trailers(name: &[u8]) -> bool {
-    let listed: [&[u8]; 6] = [b"te", b"connection", b"transfer-encoding", b"upgrade", b"trailer", b"cache-control"];
-    listed.contains(&name) || name.starts_with(b"content-") || is_protected(name)
+    let listed: [&[u8]; 3] = [b"transfer-encoding", b"trailer", b"cache-control"];
+    listed.contains(&name) || HOP_BY_HOP.contains(&Known::of(name)) || name.starts_with(b"content-") || is_protected(name)
 }
 
 /// The trailers of a request that its client announced pass, the others do not.

@@ -83,6 +83,8 @@ pub(crate) struct Line {
     last_ms: Cell<u64>,
     header_timeout_ms: Cell<u64>,
     idle_timeout_ms: Cell<u64>,
+    /// Until then its client waits, whatever moves.
+    deadline_ms: Cell<u64>,
     broken: Cell<Option<Broken>>,
     /// The body that is on its way waits for whoever sends it; else for whoever takes it.
     waits_for_sender: Cell<bool>,
@@ -181,6 +183,11 @@ impl Line {
         self.idle_timeout_ms.set(idle_timeout_ms);
     }
 
+    /// From now on.
+    pub(crate) fn ends_within(&self, ms: u64) {
+        self.deadline_ms.set(self.clock.now_ms().saturating_add(ms));
+    }
+
     pub(crate) fn broken(&self) -> Option<Broken> {
         self.broken.get()
     }
@@ -216,7 +223,20 @@ impl Line {
         }
     }
 
+    /// What comes of an answer that nobody takes.
+    fn gather(&self) {
+        if self.phase.get() == Phase::Answering
+            && !self.waits_for_sender.get()
+            && let Some(halves) = self.call.borrow_mut().as_mut()
+        {
+            halves.gather();
+        }
+    }
+
     fn overdue(&self, now_ms: u64, ticked_ms: u64) -> Option<Broken> {
+        if now_ms > self.deadline_ms.get() && !matches!(self.phase.get(), Phase::Idle | Phase::Tunnel) {
+            return Some(Broken::ResponseTimeout);
+        }
         if self.phase.get() == Phase::Sending && self.waits_for_sender.get() && self.keeps_pace.get() {
             self.pace.waited(ticked_ms);
             if self.pace.is_behind(self.idle_timeout_ms.get()) {
@@ -362,11 +382,10 @@ impl Lines {
         Ok(Box::new(Sender::new(line, self.clone(), number)))
     }
 
-    /// On a trunk that is made, by this request or by one that came just before.
+    /// On a trunk that is made, for this request or for one that came just before.
     async fn connect_trunk(self: &Rc<Self>, wanted: &Wanted<'_>, address: SocketAddr) -> io::Result<Box<Call>> {
         let (place, began) = (wanted.place(), Instant::now());
-        let opening = self.trunks.opening(place);
-        let mut failed = opening.lock().await;
+        let mut failed = self.trunks.opening(place).lock_owned().await;
         if let Some(call) = poll_fn(|cx| Poll::Ready(self.call(place, cx))).await {
             return Ok(call);
         }
@@ -374,9 +393,16 @@ impl Lines {
             // It would fail as it did for the one before, and take as long.
             return Err(io::ErrorKind::NotConnected.into());
         }
-        let opened = async { Trunk::open(place, open(wanted, address).await?).await }.await;
-        let trunk = opened.inspect_err(|_| *failed = Some(Instant::now()))?;
-        self.trunks.put(&trunk, self.clock.now_ms());
+        let (lines, trust, announces, protocol) = (self.clone(), wanted.trust.cloned(), wanted.announces, wanted.protocol);
+        // By itself: when those who ask have less time than it takes, it comes about all the same, for those who ask next.
+        let opening = tokio::task::spawn_local(async move {
+            let wanted = Wanted { target: place.target, trust: trust.as_ref(), announces, protocol };
+            let opened = async { Trunk::open(place, open(&wanted, address).await?).await }.await;
+            let trunk = opened.inspect_err(|_| *failed = Some(Instant::now()))?;
+            lines.trunks.put(&trunk, lines.clock.now_ms());
+            io::Result::Ok(())
+        });
+        opening.await.map_err(io::Error::other)??;
         poll_fn(|cx| Poll::Ready(self.call(place, cx))).await.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -405,6 +431,7 @@ impl Lines {
             last_ms: Cell::new(self.clock.now_ms()),
             header_timeout_ms: Cell::new(u64::MAX),
             idle_timeout_ms: Cell::new(u64::MAX),
+            deadline_ms: Cell::new(u64::MAX),
             broken: Cell::new(None),
             waits_for_sender: Cell::new(false),
             target_is_behind: Cell::new(false),
@@ -444,6 +471,7 @@ impl Lines {
         self.trunks.tick(now_ms);
         for line in self.all.borrow().values() {
             line.end_if_due(now_ms);
+            line.gather();
             if let Some(why) = line.overdue(now_ms, ticked_ms) {
                 line.break_off(why);
             }

@@ -18,9 +18,10 @@ use crate::body::RequestBody;
 use crate::carrier::Carrier;
 use crate::chosen::Chosen;
 use crate::counts::VersionCounts;
+use crate::grpc;
 use crate::lane::Lane;
-use crate::line::Phase;
-use crate::line::{Announcement, Wanted};
+
+use crate::line::{Announcement, Phase, Wanted};
 use crate::table::Table;
 
 /// Copies that run at once on a thread; beyond that the candidate does not keep up, and more would only cost memory.
@@ -99,17 +100,17 @@ impl Copied {
         tokio::task::spawn_local(async move {
             let started = Instant::now();
             let claim = self.chosen.claim();
-            let (status, to_head) = match self.exchange().await {
-                Some((status, head)) => (status, Some(head.saturating_duration_since(started))),
-                None => (BAD_GATEWAY, None),
+            let (status, is_bad, to_head) = match self.exchange().await {
+                Some((status, is_bad, head)) => (status, is_bad, Some(head.saturating_duration_since(started))),
+                None => (BAD_GATEWAY, true, None),
             };
-            self.counts.record(self.lane.index, status, status >= 500, to_head, started.elapsed());
+            self.counts.record(self.lane.index, status, is_bad, to_head, started.elapsed());
             drop(claim);
         });
     }
 
-    /// The answer's status and when its head came; `None` without an answer.
-    async fn exchange(&mut self) -> Option<(u16, Instant)> {
+    /// The answer's status, whether it is bad, and when its head came; `None` without an answer.
+    async fn exchange(&mut self) -> Option<(u16, bool, Instant)> {
         let number = self.chosen.live().number;
         let trust = self.trust.as_ref();
         let wanted = Wanted { target: number, trust, announces: self.announces, protocol: self.protocol };
@@ -122,11 +123,14 @@ impl Copied {
         sender.start(&self.head, RequestBody::stored(std::mem::take(&mut self.body)));
         let answer = poll_fn(|cx| sender.poll_answer(cx, &self.head.method, |_, _| {})).await.ok()?;
         let (status, head) = (answer.status.as_u16(), Instant::now());
-        let is_whole = discard(Decoder::new(answer.framing), &mut sender).await;
-        if is_whole && answer.lasts {
+        let is_call = sender.is_http2() && grpc::is_grpc(&self.head.fields);
+        let early = grpc::status_of_head(&answer).filter(|_| is_call);
+        let Some(late) = discard(Decoder::new(answer.framing), &mut sender).await else { return Some((BAD_GATEWAY, true, head)) };
+        if answer.lasts {
             self.lane.give_back(sender);
         }
-        Some((if is_whole { status } else { BAD_GATEWAY }, head))
+        let is_failed_call = is_call && early.or(late).is_none_or(grpc::is_bad);
+        Some((status, status >= 500 || is_failed_call, head))
     }
 }
 
@@ -136,20 +140,20 @@ impl Drop for Copied {
     }
 }
 
-/// Reads an answer to its end; false when it was broken off.
-async fn discard(mut decoder: Decoder, sender: &mut Carrier) -> bool {
+/// Reads an answer to its end, and the status of a call there; `None` when it was broken off.
+async fn discard(mut decoder: Decoder, sender: &mut Carrier) -> Option<Option<u8>> {
     sender.line().enter(Phase::Answering);
     sender.line().waits_for_sender(true);
-    let mut left = ANSWER_BYTES_MAX;
+    let (mut left, mut status) = (ANSWER_BYTES_MAX, None);
     loop {
         match poll_fn(|cx| sender.poll_part(cx, &mut decoder)).await {
             Ok(Some(Part::Data(data))) => match left.checked_sub(data.len()) {
                 Some(rest) => left = rest,
-                None => return false,
+                None => return None,
             },
-            Ok(Some(Part::Trailers(_))) => {}
-            Ok(None) => return true,
-            Err(_) => return false,
+            Ok(Some(Part::Trailers(trailers))) => status = grpc::status(&trailers),
+            Ok(None) => return Some(status),
+            Err(_) => return None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::carrier::Carrier;
 use crate::forward::Passage;
 use crate::message::Answer;
 use crate::reason::Reason;
-use crate::ticket::Ticket;
+use crate::ticket::{Call, Ticket};
 use crate::tunnel::{Protocol, Tunnel};
 use crate::{answer, grpc, head};
 
@@ -21,8 +21,9 @@ pub(crate) fn respond(passage: &Passage, mut ticket: Ticket, sender: Carrier, mu
     ticket.status = head.status.as_u16();
     ticket.bad = ticket.status >= 500;
     ticket.reason = None;
-    if sender.is_http2() && grpc::is_grpc(&head.fields) {
-        ticket.is_call(grpc::status(&head.fields));
+    // The request says whether it is a call, not the answer: a version that answers calls with pages serves nobody.
+    if ticket.call == Call::Awaited {
+        ticket.is_call(grpc::status_of_head(&head));
     }
     head::remove_hop_by_hop(&mut head.fields);
     if !passage.head.trailers {

@@ -117,9 +117,13 @@ impl Drop for Ticket {
         if !self.counts_once {
             return;
         }
-        if self.reason == Some(Reason::ClientLeft) && self.to_head.is_none() && self.deadline.is_some_and(|at| at <= Instant::now() + EARLY)
-        {
-            // It left because its time was over.
+        let waits = match self.to_head {
+            None => self.reason == Some(Reason::ClientLeft),
+            // For the rest, and for its status.
+            Some(_) => self.call == Call::Awaited && self.reason.is_none() && !self.bad,
+        };
+        if waits && self.deadline.is_some_and(|at| at <= Instant::now() + EARLY) {
+            // Its client left because its time was over.
             self.broke(Reason::ResponseTimeout);
         }
         let duration = if self.is_whole { self.to_head } else { None }.unwrap_or_else(|| self.started.elapsed());

@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 
 use crate::line::CONNECT_TIMEOUT;
-use crate::number::ByNumber;
 use crate::stream::Stream;
 
 /// Requests on one trunk; a target may allow less. More than this on one socket only wait for each other.
@@ -32,6 +32,14 @@ const WINDOW_BYTES: u32 = 64 * 1024;
 const TRUNK_WINDOW_BYTES: u32 = CALLS_MAX as u32 * WINDOW_BYTES;
 /// What waits to be sent of one request.
 const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Requests that were given up, for a moment: what a target still sends of them is no error of its.
+const RESETS_MAX: usize = 4_096;
+/// Frames of data with nothing in them and no end: h2 bears a hundred on one connection, in all.
+const EMPTY_MAX: u32 = 50;
+/// When nothing of what we sent is acknowledged for so long, the way there is gone (as in gRPC's proposal A18).
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+/// Whoever waited less says nothing about the trunk.
+const PATIENT_MS: u64 = 1_000;
 /// Of an answer's head; as much as one of HTTP/1.1 may have.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
 
@@ -53,6 +61,7 @@ pub(crate) struct Trunk {
     rests_since_ms: Cell<u64>,
     /// When something of an answer came last.
     heard_ms: Cell<u64>,
+    empty: Cell<u32>,
     /// Nothing new may begin on it.
     is_over: Rc<Cell<bool>>,
 }
@@ -60,9 +69,14 @@ pub(crate) struct Trunk {
 impl Trunk {
     pub(crate) async fn open(place: Place, stream: Stream) -> io::Result<Rc<Self>> {
         let (socket, is_tls) = (stream.socket().as_raw_fd(), stream.is_tls());
+        socket2::SockRef::from(stream.socket()).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         let mut builder = h2::client::Builder::new();
         builder.enable_push(false).initial_window_size(WINDOW_BYTES).initial_connection_window_size(TRUNK_WINDOW_BYTES);
         builder.max_send_buffer_size(SEND_BYTES_MAX).max_header_list_size(HEAD_BYTES_MAX);
+        // h2 counts over a whole connection what it takes for an attack: small frames that nobody reads, late ones of requests that were
+        // given up. Here clients make both, each for itself, and must not end what a hundred others have. What waits is bounded by the
+        // windows, and gathered.
+        builder.data_frame_budget(usize::MAX).max_local_error_reset_streams(None).max_concurrent_reset_streams(RESETS_MAX);
         let (send, mut connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         let mut pings = connection.ping_pong().expect("asked for once");
         let is_over = Rc::new(Cell::new(false));
@@ -83,6 +97,7 @@ impl Trunk {
             calls: Cell::new(0),
             rests_since_ms: Cell::new(0),
             heard_ms: Cell::new(0),
+            empty: Cell::new(0),
             is_over,
         }))
     }
@@ -142,6 +157,18 @@ impl OnTrunk {
         self.trunk.heard_ms.set(self.clock.now_ms());
     }
 
+    /// A frame of data with nothing in it.
+    pub(crate) fn said_nothing(&self) {
+        self.trunk.empty.set(self.trunk.empty.get() + 1);
+        if self.trunk.empty.get() >= EMPTY_MAX {
+            self.trunk.retire();
+        }
+    }
+
+    pub(crate) fn is_patient(&self) -> bool {
+        self.clock.now_ms().saturating_sub(self.began_ms) >= PATIENT_MS
+    }
+
     /// It waited in vain. When nobody else has heard anything since it began, nothing may come through at all: others are not to wait for
     /// the same.
     pub(crate) fn waited_in_vain(&self) {
@@ -161,9 +188,9 @@ impl Drop for OnTrunk {
 /// Of one thread.
 #[derive(Default)]
 pub(crate) struct Trunks {
-    open: RefCell<ByNumber<Vec<Rc<Trunk>>>>,
+    open: RefCell<HashMap<Place, Vec<Rc<Trunk>>>>,
     /// Who makes one holds the lock; in it, when the last try failed.
-    opening: RefCell<HashMap<Place, Rc<Opening>>>,
+    opening: RefCell<HashMap<Place, Arc<Opening>>>,
 }
 
 pub(crate) type Opening = tokio::sync::Mutex<Option<Instant>>;
@@ -172,35 +199,37 @@ impl Trunks {
     /// One with room; a full one only where there may be no other.
     pub(crate) fn take(&self, place: Place) -> Option<Rc<Trunk>> {
         let mut open = self.open.borrow_mut();
-        let trunks = open.get_mut(&place.target)?;
-        trunks.retain(|trunk| !trunk.is_over.get() && !trunk.has_been_left());
-        let fitting = || trunks.iter().filter(|trunk| trunk.place == place);
-        let with_room = fitting().find(|trunk| trunk.room() > 0);
-        let least_busy = || (fitting().count() >= TRUNKS_MAX).then(|| fitting().min_by_key(|trunk| trunk.calls.get())).flatten();
-        with_room.or_else(least_busy).cloned()
+        let trunks = open.get_mut(&place)?;
+        loop {
+            trunks.retain(|trunk| !trunk.is_over.get());
+            let with_room = trunks.iter().find(|trunk| trunk.room() > 0);
+            let least_busy = || trunks.iter().min_by_key(|trunk| trunk.calls.get()).filter(|_| trunks.len() >= TRUNKS_MAX);
+            let trunk = with_room.or_else(least_busy)?;
+            if !trunk.has_been_left() {
+                return Some(trunk.clone());
+            }
+            trunk.retire();
+        }
     }
 
-    pub(crate) fn opening(&self, place: Place) -> Rc<Opening> {
+    pub(crate) fn opening(&self, place: Place) -> Arc<Opening> {
         self.opening.borrow_mut().entry(place).or_default().clone()
     }
 
     pub(crate) fn put(&self, trunk: &Rc<Trunk>, now_ms: u64) {
         trunk.rests_since_ms.set(now_ms);
-        self.open.borrow_mut().entry(trunk.place.target).or_default().push(trunk.clone());
+        self.open.borrow_mut().entry(trunk.place).or_default().push(trunk.clone());
     }
 
     /// One that is taken out ends by itself when its last request has.
     pub(crate) fn retain(&self, serves: impl Fn(u64) -> bool) {
-        let gone: Vec<_> = self.open.borrow_mut().extract_if(|target, _| !serves(*target)).collect();
+        let gone: Vec<_> = self.open.borrow_mut().extract_if(|place, _| !serves(place.target)).collect();
         drop(gone);
     }
 
     /// One that was for this client alone is for nobody now.
     pub(crate) fn client_left(&self, client: u64) {
-        let mut gone = Vec::new();
-        for trunks in self.open.borrow_mut().values_mut() {
-            gone.extend(trunks.extract_if(.., |trunk| trunk.place.client == client));
-        }
+        let gone: Vec<_> = self.open.borrow_mut().extract_if(|place, _| place.client == client).collect();
         drop(gone);
     }
 
@@ -210,7 +239,8 @@ impl Trunks {
             old.extend(trunks.extract_if(.., |trunk| trunk.is_over.get() || trunk.is_old(now_ms)));
         }
         drop(old);
+        self.open.borrow_mut().retain(|_, trunks| !trunks.is_empty());
         // Only who waits has use for it.
-        self.opening.borrow_mut().retain(|_, opening| Rc::strong_count(opening) > 1);
+        self.opening.borrow_mut().retain(|_, opening| Arc::strong_count(opening) > 1);
     }
 }
