@@ -296,8 +296,25 @@ struct Canary {
     watch_requests: Option<u64>,
     /// Default: 30s.
     drain: Option<Duration>,
-    /// Default: 10m.
-    standby: Option<Duration>,
+    /// Default: 10m, hot.
+    standby: Option<Standby>,
+}
+
+/// How long the previous version stays for a rollback: so long hot, or in stages.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Standby {
+    Hot(Duration),
+    Stages(Stages),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Stages {
+    /// It runs: a rollback takes milliseconds. Default: 10m.
+    hot: Option<Duration>,
+    /// Then it is stopped in place and keeps its memory: a rollback waits until it answers again. Default: 0s.
+    frozen: Option<Duration>,
 }
 
 #[derive(JsonSchema)]
@@ -473,8 +490,8 @@ struct BlueGreen {
     watch_requests: Option<u64>,
     /// Default: 30s.
     drain: Option<Duration>,
-    /// Default: 10m.
-    standby: Option<Duration>,
+    /// Default: 10m, hot.
+    standby: Option<Standby>,
 }
 
 #[derive(JsonSchema)]

@@ -69,6 +69,9 @@ pub(crate) fn service(name: &str, key: &At, node: &Node, house: &House<'_>, prob
             Some("leave it out with `runtime: static`".to_owned()),
         );
     }
+    if is_static && strategy.as_ref().is_some_and(|strategy| strategy.frozen_ms > 0) {
+        problems.add(key, "what runs elsewhere cannot be `frozen`", Some("say how long it stays hot: `standby: 10m`".to_owned()));
+    }
     let (routes, places) = routes?.into_iter().unzip();
     let service = Service {
         routes,

@@ -8,7 +8,7 @@ use crate::node::{Kind, Node};
 use crate::problems::Problems;
 use crate::service::{STATUS, TIMEOUT_MIN_MS, time};
 use crate::table::Table;
-use crate::values::{choice, list, number, path, percent, statuses, text};
+use crate::values::{choice, duration, list, number, path, percent, statuses, text};
 
 pub(crate) fn strategy(service: &mut Table<'_>, problems: &mut Problems) -> Option<Strategy> {
     let place = format!("`strategy` of {}", service.place);
@@ -40,6 +40,9 @@ pub(crate) fn strategy(service: &mut Table<'_>, problems: &mut Problems) -> Opti
     }
 }
 
+/// The previous version stays hot for this long.
+const STANDBY_MS: u64 = 600_000;
+
 fn blue_green(mut table: Table<'_>, problems: &mut Problems) -> Option<Strategy> {
     let promotions = [("auto", Promotion::Auto), ("manual", Promotion::Manual)];
     let promotion = table.take("promotion");
@@ -57,7 +60,7 @@ pub(crate) fn common(table: &mut Table<'_>, problems: &mut Problems) -> Option<S
     let requests = table.take("watch_requests");
     let requests = requests.map_or(Some(50), |node| number(node, "`watch_requests`", 0..=u64::MAX, problems));
     let drain = time(table, "drain", 30_000, 0, problems);
-    let standby = time(table, "standby", 600_000, 0, problems);
+    let standby = standby(table, problems);
     Some(Strategy {
         promotion: Promotion::Auto,
         gates: gates?,
@@ -65,9 +68,29 @@ pub(crate) fn common(table: &mut Table<'_>, problems: &mut Problems) -> Option<S
         watch_errors_max: errors?,
         watch_requests_min: requests?,
         drain_ms: drain?,
-        standby_ms: standby?,
+        standby_ms: standby?.0,
+        frozen_ms: standby?.1,
         canary: None,
     })
+}
+
+/// How long the previous version stays hot, and then frozen; milliseconds.
+fn standby(table: &mut Table<'_>, problems: &mut Problems) -> Option<(u64, u64)> {
+    let Some(node) = table.take("standby") else { return Some((STANDBY_MS, 0)) };
+    match &node.kind {
+        Kind::Map(_) => {}
+        Kind::Scalar(word) if ["hot", "frozen", "stopped"].contains(&word.as_str()) => {
+            let hint = "such as `standby: { hot: 10m, frozen: 4h }`";
+            problems.add(&node.at, "`standby` does not say for how long", Some(hint.to_owned()));
+            return None;
+        }
+        _ => return Some((duration(node, "`standby`", 0, problems)?, 0)),
+    }
+    let mut stages = Table::open(node, "`standby`", problems)?;
+    let hot = time(&mut stages, "hot", STANDBY_MS, 0, problems);
+    let frozen = time(&mut stages, "frozen", 0, 0, problems);
+    stages.finish(problems);
+    Some((hot?, frozen?))
 }
 
 pub(crate) fn gates(node: &Node, problems: &mut Problems) -> Option<Vec<Gate>> {

@@ -36,7 +36,7 @@ services:
         watch_errors: 0.5%
         watch_requests: 50
         drain: 30s
-        standby: 10m
+        standby: { hot: 5m, frozen: 4h }
     preview_host: "{version}.{service}.localhost"
     timeouts: { response_header: 30s, stream_idle: 5m }
 "#;
@@ -69,6 +69,7 @@ fn everything_is_read() {
         (Some(Path::new("/srv/./tokens")), ["changeover.example.com".to_owned()].as_slice())
     );
     assert_eq!((web.strategy.watch_errors_max, web.strategy.gates.len(), web.run.targets), (50, 3, 2));
+    assert_eq!((web.strategy.standby_ms, web.strategy.frozen_ms), (300_000, 14_400_000));
     let Runtime::Process { env, cwd, stop_grace_ms, .. } = &web.run.runtime else { panic!("a process") };
     assert_eq!((cwd.as_path(), *stop_grace_ms), (Path::new("/srv/sub"), 90_000));
     let values: Vec<_> = env.values().map(String::as_str).collect();
@@ -121,6 +122,15 @@ fn each_mistake_has_its_message() {
         "4:10 missing field `command` in `run` of service `web` | such as `command: ./server --port {port}`, or `runtime: static`",
     );
     check("run: { command: a | b }", "4:21 `command` has `|`, and no shell runs it | say `[sh, -c, \"exec …\"]`");
+    let blue_green = |standby: &str| format!("strategy: {{ blue_green: {{ standby: {standby} }} }}\n    run: {{ command: x }}");
+    let stages = "`standby: { hot: 10m, frozen: 4h }`";
+    check(&blue_green("frozen"), &format!("4:40 `standby` does not say for how long | such as {stages}"));
+    check(&blue_green("{ warm: 1h }"), "4:42 unknown field `warm` in `standby` | expected `hot` or `frozen`");
+    check(&blue_green("{ frozen: 4 }"), &format!("4:50 `frozen` {duration} `4` | say `4s`"));
+    check(
+        "strategy: { blue_green: { standby: { frozen: 4h } } }\n    run: { runtime: static }",
+        "3:3 what runs elsewhere cannot be `frozen` | say how long it stays hot: `standby: 10m`",
+    );
     check("strategy: rolling\n    run: { command: x }", "4:15 unknown value `rolling` of `strategy` | expected `blue_green` or `canary`");
     check(
         "strategy: { blue_green: { watch_errors: 1 } }\n    run: { command: x }",

@@ -281,7 +281,7 @@ impl Caretaker {
                 let settings = Settings::rollback(&desired.strategy, desired.health.start_timeout_ms);
                 let deploy = self.new_release(to.clone(), Vec::new(), settings, who.clone(), Some("rollback".to_owned()));
                 let service = self.services.get(name).expect("looked up above");
-                let from = service.active.clone();
+                let (from, standing) = (service.active.clone(), service.standing(&to).name());
                 let next = service.roll_back(deploy, hot, self.now());
                 let number = next.release.as_ref().map(|release| release.number);
                 self.restarts.remove(&(name.clone(), to.clone()));
@@ -294,7 +294,7 @@ impl Caretaker {
                     self.switching.push(Waiting { service: name.clone(), reply, release, from, to: Some(to), hot, began, since });
                 } else {
                     let _ =
-                        reply.send(Ok(json!({ "service": name, "release": number, "from": from, "to": to, "hot": false, "since": since })));
+                        reply.send(Ok(json!({ "service": name, "release": number, "from": from, "to": to, "hot": false, "standby": standing, "since": since })));
                 }
                 self.perform(name).await;
                 fault_points::crash(number.unwrap_or_default(), ("none", "rollback"), "performed");

@@ -242,7 +242,7 @@ impl Caretaker {
 
     async fn health(&mut self, target: &TargetId, healthy: bool, detail: String, tries: u32) {
         let Some(entry) = self.targets.get_mut(target) else { return };
-        if entry.leaves() {
+        if entry.leaves() || entry.kept.frozen {
             return;
         }
         entry.detail = detail;
@@ -265,7 +265,11 @@ impl Caretaker {
     }
 
     pub(crate) fn views(&self, service: &ServiceName) -> Vec<TargetView> {
-        self.targets.values().filter(|entry| entry.kept.service == *service && !entry.leaves()).map(Entry::view).collect()
+        self.targets
+            .values()
+            .filter(|entry| entry.kept.service == *service && !entry.leaves() && !entry.kept.frozen)
+            .map(Entry::view)
+            .collect()
     }
 
     /// Gives the data plane the routing of the current state, when it differs.

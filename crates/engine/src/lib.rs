@@ -24,6 +24,7 @@ mod probe;
 mod processes;
 mod releases;
 mod said;
+mod standby;
 mod status;
 mod steps;
 mod take_back;

@@ -19,7 +19,8 @@ impl Caretaker {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (service, version, stop) = (service.clone(), version.clone(), self.stop_of(service));
         let log_from = std::fs::metadata(self.log_file(&service, &version)).map_or(0, |log| log.len());
-        let kept = Kept { id: id.clone(), service, version, address, process: None, ours: true, stop, log_from, stopping: false };
+        let kept =
+            Kept { id: id.clone(), service, version, address, process: None, ours: true, stop, log_from, stopping: false, frozen: false };
         let spawn = self.spawn_of(&kept)?;
         // Asked first: making one hangs on a disk that hangs, even where it exists.
         if let Some(folder) = spawn.output.parent().filter(|folder| !folder.is_dir()) {
@@ -116,6 +117,11 @@ impl Caretaker {
     }
 
     pub(crate) fn begin_checks(&mut self, id: &TargetId) {
+        self.check_from_now(id, false);
+    }
+
+    /// `was_well`: one good answer is enough, and whose port it is was seen before.
+    pub(crate) fn check_from_now(&mut self, id: &TargetId, was_well: bool) {
         let Some(speech) = self.targets.get(id).map(|entry| self.speech(&entry.kept.service)) else { return };
         let Some(entry) = self.targets.get_mut(id) else { return };
         let Some(desired) = self.desired.services.get(&entry.kept.service) else { return };
@@ -124,9 +130,11 @@ impl Caretaker {
             .kept
             .process
             .clone()
-            .filter(|_| entry.kept.ours)
+            .filter(|_| entry.kept.ours && !was_well)
             .map(|process| -> crate::health::Owned { Box::new(move || processes.listens(&process, port)) });
-        let asked = crate::health::Asked { address: entry.kept.address, speech, health: desired.health.clone() };
+        let rise = if was_well { 1 } else { desired.health.rise };
+        let health = model::Health { rise, ..desired.health.clone() };
+        let asked = crate::health::Asked { address: entry.kept.address, speech, health };
         let check = crate::health::check(id.clone(), asked, owned, self.inputs.clone());
         if let Some(old) = entry.checks.replace(tokio::spawn(check)) {
             old.abort();
@@ -150,7 +158,7 @@ impl Caretaker {
         if matches!(entry.life, Life::Stopping { .. }) {
             return;
         }
-        let Stop { signal, grace_ms, .. } = entry.kept.stop;
+        let grace_ms = entry.kept.stop.grace_ms;
         if !entry.kept.ours {
             self.forget_target(id).await;
             return;
@@ -166,7 +174,16 @@ impl Caretaker {
         if let Err(error) = self.keep_target(&kept).await {
             eprintln!("service {}: {} is stopped, but that is not kept: {error}", kept.service, kept.version);
         }
-        let _ = self.processes.signal(id, number(signal));
+        self.signal_to_stop(id);
+    }
+
+    /// One that is stopped in place hears the signal when it goes on.
+    fn signal_to_stop(&self, id: &TargetId) {
+        let Some(kept) = self.targets.get(id).map(|entry| &entry.kept) else { return };
+        let _ = self.processes.signal(id, number(kept.stop.signal));
+        if kept.frozen {
+            let _ = self.processes.signal(id, nix::sys::signal::Signal::SIGCONT as i32);
+        }
     }
 
     pub(crate) async fn forget_target(&mut self, id: &TargetId) {
@@ -218,7 +235,7 @@ impl Caretaker {
     /// A keeper that died may have taken our signals with it.
     pub(crate) fn signal_again(&self) {
         for entry in self.targets.values().filter(|entry| matches!(entry.life, Life::Stopping { .. }) && entry.kept.ours) {
-            let _ = self.processes.signal(&entry.kept.id, number(entry.kept.stop.signal));
+            self.signal_to_stop(&entry.kept.id);
         }
     }
 
@@ -276,6 +293,7 @@ impl Caretaker {
                 stop,
                 log_from: 0,
                 stopping: false,
+                frozen: false,
             };
             self.keep_target(&kept).await?;
             self.targets.insert(id.clone(), Entry::new(kept, Life::Running, self.now()));

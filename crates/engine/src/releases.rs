@@ -10,6 +10,7 @@ use crate::edge::Counts;
 use crate::engine::Caretaker;
 use crate::fault_points;
 use crate::logs::last_lines;
+use crate::standby;
 use crate::targets::Kept;
 
 /// A watch takes an equal version back with at most the inverse of this probability.
@@ -33,27 +34,10 @@ impl Caretaker {
         for name in names {
             self.look_at_release(&name).await;
             self.look_at_standby(&name).await;
+            self.freeze(&name).await;
             self.look_at_kept(&name).await;
             self.begin_queued(&name).await;
             self.reconcile(&name).await;
-        }
-    }
-
-    async fn look_at_standby(&mut self, name: &ServiceName) {
-        let now = self.now();
-        let Some(service) = self.services.get(name) else { return };
-        let over = service.running_release().is_none() && service.standby.as_ref().is_some_and(|standby| standby.until <= now);
-        if !over {
-            return;
-        }
-        let next = Service { standby: None, ..service.clone() };
-        let version = service.standby.as_ref().map(|standby| standby.version.to_string()).unwrap_or_default();
-        if self
-            .advance(next, "standby_ended", vec![("standby_ended", format!("{version} is stopped; a rollback would start it"))])
-            .await
-            .is_ok()
-        {
-            self.reconcile(name).await;
         }
     }
 
@@ -301,6 +285,7 @@ impl Caretaker {
         if self.ending.is_some() {
             return;
         }
+        self.thaw(name).await;
         let must_run = match (self.services.get(name), self.desired.services.get(name)) {
             (Some(service), Some(_)) => self.must_run(service),
             _ => Vec::new(),
@@ -489,10 +474,7 @@ impl Caretaker {
             }
             (State::Switching, Event::SnapshotAcknowledged) => {
                 let took = self.last_switch_us.get(name).map(|us| format!(" in {}", in_words(*us as f64 / 1_000.0))).unwrap_or_default();
-                let kept = match (&release.stable, release.settings.standby_ms) {
-                    (Some(stable), 1..) => format!("; {stable} is kept hot for {}", in_words(release.settings.standby_ms as f64)),
-                    _ => String::new(),
-                };
+                let kept = release.stable.as_ref().map(|stable| standby::kept_line(stable, &release.settings)).unwrap_or_default();
                 told.push(("switched", format!("switch     {} serves{took}{kept}", release.candidate)));
             }
             (State::Raising { step }, Event::SnapshotAcknowledged) => {

@@ -16,7 +16,7 @@ impl Caretaker {
                 .map(|entry| json!({
                     "id": entry.kept.id, "version": entry.kept.version, "address": entry.kept.address,
                     "pid": entry.kept.process.as_ref().map(|process| process.pid), "healthy": entry.healthy,
-                    "last_answer": entry.detail, "since_ms": self.now().saturating_sub(entry.began_at),
+                    "frozen": entry.kept.frozen, "last_answer": entry.detail, "since_ms": self.now().saturating_sub(entry.began_at),
                 }))
                 .collect();
             let healthy = self.targets.values().filter(|entry| serving.is_some_and(|it| entry.serves(name, it)) && entry.healthy).count();
@@ -25,11 +25,13 @@ impl Caretaker {
             let rollback = match service.plan_rollback(None, false) {
                 Ok(Rollback::TakeBack { to }) => json!({ "to": to, "standby": "hot", "took_us": self.last_switch_us.get(name) }),
                 Ok(Rollback::Begin { to, hot }) => {
-                    let left_ms = service.standby.as_ref().filter(|_| hot).map(|standby| standby.until.saturating_sub(self.now()));
+                    let standby = service.standby.as_ref().filter(|standby| standby.version == to);
+                    let left_ms = standby.map(|standby| standby.until.saturating_sub(self.now()));
                     let hot = hot || self.runs_elsewhere(name, &to);
+                    let standing = if hot { release::Standing::Hot } else { service.standing(&to) };
                     json!({
-                        "to": to, "standby": if hot { "hot" } else { "stopped" }, "left_ms": left_ms,
-                        "took_us": self.last_switch_us.get(name), "start_ms": service.start_ms.get(&to),
+                        "to": to, "standby": standing.name(), "left_ms": left_ms, "took_us": self.last_switch_us.get(name),
+                        "start_ms": service.start_ms.get(&to), "thaw_ms": service.thaw_ms.get(&to),
                     })
                 }
                 Err(Refusal::Irreversible { gate }) => json!({ "irreversible": gate }),

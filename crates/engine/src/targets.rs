@@ -28,6 +28,9 @@ pub(crate) struct Kept {
     /// It was told to stop.
     #[serde(default)]
     pub stopping: bool,
+    /// It is stopped in place, or about to be.
+    #[serde(default)]
+    pub frozen: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

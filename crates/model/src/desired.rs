@@ -187,8 +187,11 @@ pub struct Strategy {
     pub watch_requests_min: u64,
     /// What still runs on the old version after this is cut.
     pub drain_ms: u64,
-    /// The previous version stays running for this long.
+    /// The previous version stays running for this long …
     pub standby_ms: u64,
+    /// … and then, stopped in place, for this long.
+    #[serde(default)]
+    pub frozen_ms: u64,
     #[serde(default)]
     pub canary: Option<Canary>,
 }

@@ -15,5 +15,5 @@ mod tests;
 
 pub use clockwork::{Illegal, TRANSITIONS, step};
 pub use routing::{TargetView, preview_host, route};
-pub use service::{Deploy, Queued, Refusal, Rollback, Service, Standby};
+pub use service::{Deploy, Queued, Refusal, Rollback, Service, Standby, Standing};
 pub use state::{BASELINE, Effect, Ending, Event, Kind, Outcome, Paused, Release, Settings, State};

@@ -35,6 +35,9 @@ pub struct Service {
     /// How long versions took from start to healthy, the last time; milliseconds.
     #[serde(default)]
     pub start_ms: BTreeMap<VersionName, u64>,
+    /// The same from frozen to healthy.
+    #[serde(default)]
+    pub thaw_ms: BTreeMap<VersionName, u64>,
     /// Confirmed versions that served before a migration that cannot be undone, and that migration: going back there is for a
     /// person who forces it.
     #[serde(default)]
@@ -49,11 +52,58 @@ pub struct Queued {
     pub deploy: Deploy,
 }
 
-/// The previous version, still running for rollback.
+/// The previous version, kept for rollback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
     pub version: VersionName,
     pub until: Moment,
+    /// It is stopped in place until then; else it runs.
+    #[serde(default)]
+    pub is_frozen: bool,
+    /// One that runs is frozen for this long afterwards.
+    #[serde(default)]
+    pub frozen_ms: u64,
+}
+
+impl Standby {
+    pub fn hot(version: VersionName, until: Moment) -> Self {
+        Self { version, until, is_frozen: false, frozen_ms: 0 }
+    }
+
+    fn of(version: VersionName, settings: &Settings, now: Moment) -> Option<Self> {
+        let (standby_ms, frozen_ms) = (settings.standby_ms, settings.frozen_ms);
+        match standby_ms {
+            1.. => Some(Self { frozen_ms, ..Self::hot(version, now + standby_ms) }),
+            0 => Self { frozen_ms, ..Self::hot(version, now) }.after(now),
+        }
+    }
+
+    /// The next stage, of one whose time is over; nothing remains of one that was frozen.
+    fn after(self, now: Moment) -> Option<Self> {
+        let is_next = !self.is_frozen && self.frozen_ms > 0;
+        is_next.then(|| Self { until: now + self.frozen_ms, is_frozen: true, frozen_ms: 0, ..self })
+    }
+}
+
+/// What remains of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs.
+    Hot,
+    /// It is stopped in place, its memory kept.
+    Frozen,
+    /// It must start again.
+    Stopped,
+}
+
+impl Standing {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Frozen => "frozen",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,6 +193,7 @@ impl Service {
             mode: Mode::Serve,
             stopped: false,
             start_ms: BTreeMap::new(),
+            thaw_ms: BTreeMap::new(),
             behind: BTreeMap::new(),
         }
     }
@@ -181,6 +232,30 @@ impl Service {
             }
         }
         versions
+    }
+
+    /// What remains of a version for a rollback.
+    pub fn standing(&self, version: &VersionName) -> Standing {
+        match self.standby.as_ref().filter(|standby| standby.version == *version) {
+            None => Standing::Stopped,
+            Some(standby) if standby.is_frozen => Standing::Frozen,
+            Some(_) => Standing::Hot,
+        }
+    }
+
+    /// Of those that must run, the one that is to be stopped in place: nobody is sent there, and no release needs it.
+    pub fn frozen(&self) -> Option<&VersionName> {
+        let version = &self.standby.as_ref().filter(|standby| standby.is_frozen)?.version;
+        let is_needed = self.running_release().is_some_and(|release| {
+            release.candidate == *version || release.stable.as_ref() == Some(version) || release.serving() == Some(version)
+        });
+        (!is_needed && !self.stopped).then_some(version)
+    }
+
+    /// When the time of a stage of the standby is over: with the next one, or without a standby.
+    pub fn standby_over(&self, now: Moment) -> Option<Self> {
+        let over = self.standby.as_ref().filter(|standby| standby.until <= now && self.running_release().is_none())?;
+        Some(Self { standby: over.clone().after(now), ..self.clone() })
     }
 
     /// Begins a release of `deploy.version`.
@@ -300,8 +375,7 @@ impl Service {
         if let Some(gate) = self.behind.get(to).filter(|_| !forced) {
             return Err(Refusal::Irreversible { gate: gate.clone() });
         }
-        let hot = self.standby.as_ref().is_some_and(|standby| &standby.version == to);
-        Ok(Rollback::Begin { to: to.clone(), hot })
+        Ok(Rollback::Begin { to: to.clone(), hot: self.standing(to) == Standing::Hot })
     }
 
     fn previous(&self) -> Option<&VersionName> {
@@ -365,7 +439,9 @@ impl Service {
             // Whoever takes back by hand does not want the next release to begin by itself.
             Event::TakenBack { outcome: Outcome::Aborted, .. } => next.queued = None,
             Event::TargetsBecameHealthy => {
-                next.start_ms.insert(release.candidate.clone(), now.saturating_sub(release.entered_at));
+                let frozen = self.standing(&release.candidate) == Standing::Frozen;
+                let took_ms = if frozen { &mut next.thaw_ms } else { &mut next.start_ms };
+                took_ms.insert(release.candidate.clone(), now.saturating_sub(release.entered_at));
             }
             _ => {}
         }
@@ -388,7 +464,7 @@ impl Service {
             let keep_ms = release.settings.canary.as_ref().map_or(0, |canary| canary.keep_ms);
             // What did not start has nothing to show; what was superseded is not wanted.
             if keep_ms > 0 && !matches!(ending.outcome, Outcome::Failed | Outcome::Superseded) {
-                self.kept = Some(Standby { version: release.candidate, until: now + keep_ms });
+                self.kept = Some(Standby::hot(release.candidate, now + keep_ms));
             }
             return;
         }
@@ -406,11 +482,9 @@ impl Service {
             self.confirmed.remove(0);
         }
         self.start_ms.retain(|version, _| self.confirmed.contains(version));
+        self.thaw_ms.retain(|version, _| self.confirmed.contains(version));
         self.behind.retain(|version, _| self.confirmed.contains(version));
         self.active = Some(release.candidate);
-        self.standby = match release.stable {
-            Some(version) if release.settings.standby_ms > 0 => Some(Standby { version, until: now + release.settings.standby_ms }),
-            _ => None,
-        };
+        self.standby = release.stable.and_then(|version| Standby::of(version, &release.settings, now));
     }
 }

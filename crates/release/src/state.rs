@@ -62,6 +62,8 @@ pub struct Settings {
     pub watch_ms: u64,
     pub standby_ms: u64,
     #[serde(default)]
+    pub frozen_ms: u64,
+    #[serde(default)]
     pub canary: Option<Canary>,
 }
 
@@ -74,6 +76,7 @@ impl Settings {
             drain_ms: strategy.drain_ms,
             watch_ms: strategy.watch_ms,
             standby_ms: strategy.standby_ms,
+            frozen_ms: strategy.frozen_ms,
             canary: strategy.canary.clone(),
         }
     }

@@ -18,6 +18,7 @@ fn settings(gates: usize, promotion: Promotion, watch_ms: u64) -> Settings {
         watch_requests_min: 50,
         drain_ms: 30_000,
         standby_ms: 600_000,
+        frozen_ms: 0,
         canary: None,
     };
     Settings::deploy(&strategy, 30_000)
@@ -111,7 +112,7 @@ fn a_regressed_canary_is_kept_for_a_while() {
     let back = drive(&judging(canary([0, 0, 0])), &[Event::Regressed { reason: "errors".into() }]);
     assert_eq!((weight(&back), back.serving()), (0, Some(&version("v1"))));
     let ended = drive(&back, &[Event::SnapshotAcknowledged, drained()]);
-    assert_eq!(ended.kept, Some(Standby { version: version("v2"), until: 1_001 }));
+    assert_eq!(ended.kept, Some(Standby::hot(version("v2"), 1_001)));
     assert!(ended.must_run().contains(&version("v2")) && ended.rejected.contains(&version("v2")));
     let next = ended.deploy(deploy("v3", canary([0, 0, 0])), 2).expect("idle");
     assert!(!next.must_run().contains(&version("v2")), "the next release needs the room");
@@ -177,7 +178,7 @@ fn a_release_walks_from_start_to_promoted() {
     }
     assert_eq!(walked, ["starting", "gating", "awaiting_promotion", "switching", "draining", "watching", "ended"]);
     assert_eq!(service.active, Some(version("v2")));
-    assert_eq!(service.standby, Some(Standby { version: version("v1"), until: 7 + 600_000 }));
+    assert_eq!(service.standby, Some(Standby::hot(version("v1"), 7 + 600_000)));
 }
 
 #[test]
@@ -230,6 +231,30 @@ fn a_second_rollback_never_returns_to_the_rejected_version() {
     let back = back.roll_back(deploy("v1", settings(0, Promotion::Auto, 0)), false, 3);
     let back = drive(&back, &promoted);
     assert_eq!(back.plan_rollback(None, false), Err(Refusal::NothingToReturnTo));
+}
+
+#[test]
+fn a_standby_is_hot_then_frozen_then_gone_and_thaws_for_a_release() {
+    let promoted = [Event::TargetsBecameHealthy, Event::SnapshotAcknowledged, drained()];
+    let staged = |hot: u64, frozen: u64| Settings { standby_ms: hot, frozen_ms: frozen, ..settings(0, Promotion::Auto, 0) };
+    let two = drive(&serving("v1").deploy(deploy("v2", staged(100, 1_000)), 1).expect("idle"), &promoted);
+    let until = two.standby.as_ref().expect("v1").until;
+    assert_eq!((two.standing(&version("v1")), two.frozen(), two.standby_over(until - 1)), (Standing::Hot, None, None));
+    let frozen = two.standby_over(until).expect("over");
+    assert_eq!((frozen.standing(&version("v1")), frozen.frozen()), (Standing::Frozen, Some(&version("v1"))));
+    assert_eq!(frozen.must_run(), [version("v2"), version("v1")], "its process stays");
+    assert_eq!(frozen.plan_rollback(None, false), Ok(Rollback::Begin { to: version("v1"), hot: false }), "health-gated");
+    // Another release does not need it; a rollback does, and how long it took is kept apart from a start.
+    let three = frozen.deploy(deploy("v3", staged(0, 0)), 2).expect("idle");
+    assert_eq!(three.frozen(), Some(&version("v1")));
+    let back = frozen.roll_back(deploy("v1", staged(0, 500)), false, 5_000);
+    assert_eq!((back.frozen(), back.serving()), (None, Some(&version("v2"))));
+    let back = back.apply(&Event::TargetsBecameHealthy, 5_040).expect("legal");
+    assert_eq!((back.thaw_ms.get(&version("v1")), back.start_ms.get(&version("v1"))), (Some(&40), frozen.start_ms.get(&version("v1"))));
+    let back = drive(&back, &promoted[1..]);
+    assert_eq!((back.frozen(), back.standing(&version("v2"))), (Some(&version("v2")), Standing::Frozen), "frozen at once");
+    let gone = frozen.standby_over(until + 1_000).expect("over");
+    assert_eq!((gone.standby.as_ref(), gone.standing(&version("v1"))), (None, Standing::Stopped));
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(crate) fn run(place: &Place, rollback: &Rollback) -> anyhow::Result<Exit> {
         );
         return Ok(Exit::Done);
     }
-    anstream::println!("{} {from} → {to}: it must start first; {from} serves meanwhile", rollback.service);
+    let first = if answer["standby"] == json!("frozen") { "it is frozen and goes on first" } else { "it must start first" };
+    anstream::println!("{} {from} → {to}: {first}; {from} serves meanwhile", rollback.service);
     super::deploy::follow(&client, &rollback.service, answer["release"].as_u64().unwrap_or_default(), super::deploy::since(&answer))
 }

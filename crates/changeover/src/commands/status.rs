@@ -131,6 +131,11 @@ fn rollback(it: &Value) -> String {
         let left = it["left_ms"].as_u64().map(|ms| format!(", {} left", duration(ms))).unwrap_or_default();
         return format!("→ {to} {takes} (hot{left})");
     }
+    if it["standby"] == "frozen" {
+        let takes = it["thaw_ms"].as_u64().map_or("when it answers again".to_owned(), |ms| format!("in {}", duration(ms)));
+        let left = it["left_ms"].as_u64().map(|ms| format!(", {} left", duration(ms))).unwrap_or_default();
+        return format!("→ {to} {takes} (frozen{left})");
+    }
     match it["start_ms"].as_u64() {
         Some(ms) => format!("→ {to} in {} (stopped: it starts first)", duration(ms)),
         None => format!("→ {to} after its start (stopped)"),

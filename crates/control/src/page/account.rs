@@ -304,6 +304,11 @@ pub(crate) fn rollback_takes(it: &Rollback) -> String {
         let left = it.left_ms.map(|ms| format!(", for {} more", words::span(ms / 1_000))).unwrap_or_default();
         return format!("A rollback to `{to}` takes effect {takes}: it is hot{left}.");
     }
+    if it.standby == "frozen" {
+        let takes = it.thaw_ms.map_or(String::new(), |ms| format!(", which took {}", words::ms(Some(ms as f64))));
+        let left = it.left_ms.map(|ms| format!(", for {} more", words::span(ms / 1_000))).unwrap_or_default();
+        return format!("A rollback lets `{to}` go on first{takes}: it is frozen{left}.");
+    }
     let start = it.start_ms.map_or(String::new(), |ms| format!(", which took {}", words::ms(Some(ms as f64))));
     format!("A rollback starts `{to}` first{start}.")
 }

@@ -78,6 +78,7 @@ fields! {
         took_us: Option<f64>,
         left_ms: Option<u64>,
         start_ms: Option<u64>,
+        thaw_ms: Option<u64>,
         irreversible: Option<String>,
     }
     /// The running one, or the last one.

@@ -133,6 +133,7 @@ fn row(house: &House, service: &Service, badge: Badge, line: &str, now_ms: u64) 
                 .map_or("takes effect at once".to_owned(), |us| format!("would take {}", words::ms(Some(us / 1_000.0))));
             format!("{} hot; a rollback {takes}", code(to))
         }
+        Some(to) if service.rollback.standby == "frozen" => format!("{} frozen; a rollback would let it go on first", code(to)),
         Some(to) => format!("{} stopped; a rollback would start it", code(to)),
         None => "none".to_owned(),
     };

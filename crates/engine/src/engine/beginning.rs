@@ -164,13 +164,14 @@ impl Caretaker {
         for it in kept {
             let id = it.id.clone();
             let process = it.process.clone();
-            let (ours, known) = (it.ours, self.services.contains_key(&it.service));
+            let (ours, known, frozen) = (it.ours, self.services.contains_key(&it.service), it.frozen);
             let life = if it.stopping { Life::Stopping { kill_at: self.now() + it.stop.grace_ms } } else { Life::Running };
             let mut entry = Entry::new(it, life, self.now());
-            entry.assumed = life == Life::Running && (process.is_some() || !ours);
+            entry.assumed = life == Life::Running && (process.is_some() || !ours) && !frozen;
             self.targets.insert(id.clone(), entry);
             match process {
-                Some(process) if ours && life != Life::Running => {
+                // Whether one that is stopped in place stays so is looked at when all is known.
+                Some(process) if ours && (life != Life::Running || frozen) => {
                     let _ = self.processes.adopt(&id, &process);
                 }
                 Some(process) if ours => {
@@ -192,6 +193,7 @@ impl Caretaker {
         for name in names {
             Box::pin(self.perform(&name)).await;
         }
+        self.freeze_again();
         // Their service left the file while they were finishing.
         let lost: Vec<TargetId> = self
             .targets
