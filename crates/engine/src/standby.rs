@@ -30,7 +30,7 @@ impl Caretaker {
         if self.ending.is_some() || !self.all_acknowledged() || self.data_plane.has_forerunners() {
             return;
         }
-        let Some(version) = self.services.get(name).and_then(|service| service.frozen()).cloned() else { return };
+        let Some(version) = self.to_be_frozen(name) else { return };
         let due: Vec<TargetId> = self
             .targets
             .values()
@@ -63,10 +63,9 @@ impl Caretaker {
     }
 
     /// What is not to be frozen any more goes on, and counts when it has answered: the kernel accepts connections for a process that is
-    /// stopped. Those that are to be and were found so by a worker after a crash are stopped again, in case the one before did not come
-    /// to it.
+    /// stopped.
     pub(crate) async fn thaw(&mut self, name: &ServiceName) {
-        let frozen = self.services.get(name).and_then(|service| service.frozen()).cloned();
+        let frozen = self.to_be_frozen(name);
         let marked = self.targets.values().filter(|entry| entry.kept.service == *name && entry.kept.frozen && !entry.leaves());
         let due: Vec<TargetId> =
             marked.filter(|entry| Some(&entry.kept.version) != frozen.as_ref()).map(|entry| entry.kept.id.clone()).collect();
@@ -83,6 +82,11 @@ impl Caretaker {
             }
             self.check_from_now(&id, true);
         }
+    }
+
+    /// Never one that is followed because it was good before.
+    fn to_be_frozen(&self, name: &ServiceName) -> Option<VersionName> {
+        self.services.get(name).and_then(|service| self.routed(service).frozen().cloned())
     }
 
     /// After a start: what is marked is stopped, also when the worker before ended between the two.

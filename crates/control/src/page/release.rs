@@ -472,7 +472,8 @@ fn versions(service: &Service, release: Option<&Release>) -> Versions {
             };
             let measured = release.and_then(|it| it.versions.iter().find(|it| it.version == *name));
             let targets = service.targets.iter().filter(|it| it.version == *name);
-            let (healthy, all) = targets.fold((0, 0), |(healthy, all), it| (healthy + u32::from(it.healthy), all + 1));
+            let (healthy, frozen, all) = targets
+                .fold((0, 0, 0), |(healthy, frozen, all), it| (healthy + u32::from(it.healthy), frozen + u32::from(it.frozen), all + 1));
             VersionRow {
                 is_candidate,
                 version: name.clone(),
@@ -480,7 +481,7 @@ fn versions(service: &Service, release: Option<&Release>) -> Versions {
                 share: words::weight(parts),
                 requests: measured.and_then(|it| it.requests).map_or("–".to_owned(), words::count),
                 failed: measured.and_then(|it| it.bad).map_or("–".to_owned(), words::count),
-                targets: format!("{healthy} of {all} healthy"),
+                targets: if frozen > 0 { format!("{frozen} of {all} frozen") } else { format!("{healthy} of {all} healthy") },
             }
         })
         .collect();

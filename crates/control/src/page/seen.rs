@@ -60,6 +60,7 @@ fields! {
         version: String,
         address: String,
         healthy: bool,
+        frozen: bool,
         last_answer: String,
     }
     /// A version that was taken back and still runs.
