@@ -162,6 +162,12 @@ pub(crate) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Processor and memory that versions used, by release, and what another standby would have
+    Cost {
+        service: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
     /// Certificates that listeners show, and until when
     Certificates {
         /// Ask the authority for this name at once, after a try that failed

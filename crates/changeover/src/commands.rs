@@ -4,6 +4,7 @@ pub(crate) mod analysis;
 pub(crate) mod apply;
 pub(crate) mod certificates;
 pub(crate) mod check;
+pub(crate) mod cost;
 pub(crate) mod demo;
 pub(crate) mod deploy;
 pub(crate) mod events;

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Flags { what } => commands::flags::run(&place, what),
         Verb::Analysis { what: args::Analysis::Show { release, json } } => commands::analysis::show(&place, &release, json),
         Verb::History { service, json } => commands::history::run(&place, service.as_deref(), json),
+        Verb::Cost { service, json } => commands::cost::run(&place, service.as_deref(), json),
         Verb::Certificates { retry, json } => commands::certificates::run(&place, retry.as_deref(), json),
         Verb::Events(events) => commands::events::run(&place, &events),
         Verb::Logs(logs) => commands::logs::run(&place, &logs),

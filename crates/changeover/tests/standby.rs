@@ -66,6 +66,45 @@ fn a_frozen_version_uses_no_processor_and_goes_on_for_a_rollback() {
 }
 
 #[test]
+fn what_a_standby_costs_is_booked_and_what_another_would_have_is_said() {
+    let house = House::start("30030-30039", "    strategy: { blue_green: { watch: 0s, drain: 10s, standby: { hot: 11s, frozen: 1h } } }\n");
+    assert!(house.good(&["cost"]).contains("nothing is booked yet"));
+    house.good(&["deploy", "web", "--version", "v1"]);
+    let load = house.load();
+    house.good(&["deploy", "web", "--version", "v2"]);
+    let lines = || {
+        let cost: serde_json::Value = serde_json::from_str(&house.good(&["cost", "web", "--json"])).expect("JSON");
+        let releases = cost["services"][0]["releases"].as_array().cloned().unwrap_or_default();
+        releases.into_iter().find(|release| release["release"] == 2).unwrap_or_default()
+    };
+    let of = |release: &serde_json::Value, version: &str, role: &str| {
+        let mut lines = release["lines"].as_array().into_iter().flatten();
+        lines.find(|line| line["version"] == version && line["as"] == role).map(|line| line["used"].clone())
+    };
+    let release = wait::until(2 * DEADLINE, "both stages are booked", || {
+        let release = lines();
+        let frozen = of(&release, "v1", "frozen")?;
+        // The first look after it was frozen has something of the time before.
+        (frozen["ms"].as_u64()? > 9_000 && of(&release, "v1", "hot").is_some()).then_some(release)
+    });
+    let serving = of(&release, "v2", "serving").expect("booked");
+    assert!(serving["cpu_ms"].as_u64() > Some(50) && serving["mib_s"].as_f64() > Some(1.0), "{release}");
+    let hot = of(&release, "v1", "hot").expect("booked");
+    assert!(hot["mib_s"].as_f64() > Some(1.0), "{release}");
+    let [before, after] = [release["standby"]["cpu_ms"].as_u64(), {
+        wait::until(DEADLINE, "another look", || (lines()["standby"]["ms"].as_u64() > release["standby"]["ms"].as_u64()).then_some(()));
+        lines()["standby"]["cpu_ms"].as_u64()
+    }];
+    assert_eq!(before, after, "frozen, it uses nothing");
+    let told = house.good(&["cost"]);
+    assert!(told.contains("web 2: the standby used ") && told.contains("; stopped nothing"), "{told}");
+    drop(load);
+    // An upgrade keeps what was booked.
+    house.good(&["upgrade"]);
+    assert!(lines()["standby"]["ms"].as_u64() >= release["standby"]["ms"].as_u64());
+}
+
+#[test]
 fn a_worker_that_dies_and_an_upgrade_leave_it_frozen() {
     let house = at_once("30010-30019");
     house.good(&["deploy", "web", "--version", "v1"]);

@@ -20,6 +20,7 @@ pub(crate) fn router() -> OpenApiRouter<Arc<Room>> {
     OpenApiRouter::new()
         .routes(routes!(status))
         .routes(routes!(history))
+        .routes(routes!(cost))
         .routes(routes!(analysis))
         .routes(routes!(forecast))
         .routes(routes!(log))
@@ -127,6 +128,57 @@ pub(crate) async fn releases(room: &Room, service: Option<&str>) -> Vec<Value> {
     let prefix = service.map_or_else(|| "release/".to_owned(), |service| format!("release/{service}/"));
     let stored = room.counter.engine.store().values(&prefix).await;
     stored.into_iter().filter_map(|(_, text)| serde_json::from_str(&text).ok()).collect()
+}
+
+#[derive(ToSchema, Serialize)]
+struct Cost {
+    services: Vec<CostOfService>,
+}
+
+#[derive(ToSchema, Serialize)]
+struct CostOfService {
+    service: String,
+    /// Each from its begin to that of the next.
+    releases: Vec<CostOfRelease>,
+}
+
+#[derive(ToSchema, Serialize)]
+struct CostOfRelease {
+    release: u64,
+    lines: Vec<CostLine>,
+    /// Of versions that served nobody.
+    idle: Used,
+    /// Of the version that was kept for a rollback.
+    standby: Used,
+    /// What that would have been, hot all the time; null when it never was hot, and nobody knows.
+    #[schema(required)]
+    standby_if_hot: Option<Used>,
+    /// The same, frozen.
+    standby_if_frozen: Used,
+}
+
+#[derive(ToSchema, Serialize)]
+struct CostLine {
+    version: String,
+    /// `serving`, `candidate`, `hot`, `frozen` or `kept`.
+    r#as: String,
+    used: Used,
+}
+
+#[derive(ToSchema, Serialize)]
+struct Used {
+    ms: u64,
+    cpu_ms: u64,
+    /// Resident memory (MiB) times seconds.
+    mib_s: f64,
+}
+
+/// What versions used of processor and memory, by release.
+#[utoipa::path(get, path = "/v1/cost", tag = "releases", params(OfOne),
+    responses((status = 200, description = "By service and release", body = Cost), Problems))]
+async fn cost(State(room): Shared, Questions(of): Questions<OfOne>) -> Answer {
+    let name = of.service.as_deref().map(service).transpose();
+    carry_out(&room, name.map(|service| Command::Cost { service })).await
 }
 
 /// What the judge said of a release.

@@ -89,6 +89,10 @@ pub enum Command {
         desired: Box<Desired>,
     },
     Status,
+    /// What versions used, by release.
+    Cost {
+        service: Option<ServiceName>,
+    },
     /// An upgrade begins; answers with the newest event before it.
     UpgradeBegins {
         text: String,
@@ -192,6 +196,10 @@ pub enum Input {
     Release,
     /// No client is left on the data plane.
     CorridorDrained,
+    /// What sessions of versions have used, by the pid of their leader.
+    Used {
+        sessions: std::collections::HashMap<i32, crate::cost::Taken>,
+    },
     /// What an interval of a user's metric gave: candidate, stable.
     Measured {
         service: ServiceName,

@@ -48,6 +48,10 @@ impl Caretaker {
             Command::Apply { desired, .. } => return self.apply_desired(*desired, reply).await,
             Command::Plan { desired } => Ok(json!({ "changes": crate::desired::plan(&self.desired, &desired) })),
             Command::Status => Ok(self.status()),
+            Command::Cost { service } => match &service {
+                Some(name) => self.service(name).map(|_| self.cost(Some(name))),
+                None => Ok(self.cost(None)),
+            },
             Command::LogFile { service, version } => self.log_of(&service, version),
             Command::Down { .. } if !self.processes.is_kept() => {
                 Err(Rejected::new("conflict", "the keeper is gone, so no process can be stopped")

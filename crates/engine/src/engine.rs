@@ -84,6 +84,7 @@ pub(crate) struct Caretaker {
     pub(crate) paused: BTreeMap<ServiceName, Option<VersionName>>,
     pub(crate) good: crate::pause::Watched,
     pub(crate) rotating: crate::logs::Rotating,
+    pub(crate) costs: crate::cost::Costs,
     /// What is looked at every second is looked at again then.
     next_second: Moment,
     pub(crate) switch_began: HashMap<ServiceName, std::time::Instant>,
@@ -190,6 +191,7 @@ impl Caretaker {
         self.next_second = now + 1_000;
         self.look_at_good().await;
         self.look_at_logs();
+        self.look_at_costs();
         self.listen_again();
     }
 
@@ -206,8 +208,12 @@ impl Caretaker {
             }
             Input::Acknowledged { generation, took_us } => self.acknowledged(generation, took_us).await,
             Input::PortTaken { target } => self.port_taken(&target).await,
-            Input::Release => self.releasing = Some(self.now() + RELEASE_MAX_MS),
+            Input::Release => {
+                self.releasing = Some(self.now() + RELEASE_MAX_MS);
+                self.keep_costs().await;
+            }
             Input::CorridorDrained => self.corridor_drained().await,
+            Input::Used { sessions } => self.used(&sessions).await,
             Input::Measured { service, release, metric, epoch, values } => self.measured(&service, &release, &metric, epoch, values),
             Input::GateFinished { release, gate, result } => {
                 self.asking.remove(&(release.id.clone(), gate));

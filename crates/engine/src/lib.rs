@@ -6,6 +6,7 @@
 mod analysis;
 mod command;
 mod commands;
+mod cost;
 mod desired;
 mod doors;
 mod edge;

@@ -106,6 +106,8 @@ impl Caretaker {
                 {
                     entry.life = Life::Running;
                 }
+                let now = self.now();
+                self.costs.began(id, now);
                 self.begin_checks(id);
             }
             Err(error) => {

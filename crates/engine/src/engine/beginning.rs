@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::{Caretaker, Config, Ended, boot_id};
 use crate::command::{Engine, Rejected};
+use crate::cost::Costs;
 use crate::edge::{DataPlane, FlagPlane, Processes};
 use crate::fault_points;
 use crate::targets::{Entry, Kept, Life};
@@ -20,7 +21,7 @@ use crate::targets::{Entry, Kept, Life};
 /// In the state folder.
 pub const STATE_FILE: &str = "state.db";
 /// Keys that are needed at a start.
-const LOADED: [&str; 6] = ["service/", "target/", "desired", "good", "paused", "clock"];
+const LOADED: [&str; 7] = ["service/", "target/", "desired", "good", "paused", "clock", Costs::KEYS];
 
 /// Whoever takes over waits no longer.
 pub(super) const RELEASE_MAX_MS: u64 = 2_000;
@@ -98,6 +99,7 @@ pub async fn start(
         paused: BTreeMap::new(),
         good: crate::pause::Watched::default(),
         rotating: crate::logs::Rotating::default(),
+        costs: Costs::read(&loaded.values),
         next_second: 0,
         switch_began: HashMap::new(),
         last_switch_us: HashMap::new(),
