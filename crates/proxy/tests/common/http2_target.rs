@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::{HeaderMap, Request, Response};
+use model::{Protocol, ServiceRouting};
 use tokio::net::TcpStream;
 
-use super::DEADLINE;
+use super::{DEADLINE, House, routing, service, version};
 
 pub type Http2Connection = Connection<TcpStream, Bytes>;
 
@@ -188,4 +190,31 @@ pub fn call(fields: &[(&str, &str)], body: &'static str) -> Request<Bytes> {
         request = request.header(*name, *value);
     }
     request.body(Bytes::from_static(body.as_bytes())).expect("request")
+}
+
+pub fn speaking(targets: &[SocketAddr]) -> ServiceRouting {
+    ServiceRouting { protocol: Protocol::Http2, ..routing(&[("v1", 10_000)], &[("v1", targets)]) }
+}
+
+pub fn serving(target: &Http2Target) -> House {
+    let house = House::new(1);
+    house.install(speaking(&[target.address]));
+    house
+}
+
+pub fn asked(house: &House, request: Request<Bytes>) -> Result<Response<Whole>, Reason> {
+    house.runtime.block_on(ask(house.address, request)).map_err(|error| error.reason().expect("a reset"))
+}
+
+pub fn text(answer: &Response<Whole>) -> String {
+    String::from_utf8_lossy(&answer.body().data).into_owned()
+}
+
+pub fn field<'a>(answer: &'a Response<Whole>, name: &str) -> &'a str {
+    answer.headers().get(name).map_or("", |value| value.to_str().expect("text"))
+}
+
+pub fn bad(house: &House) -> (u64, u64) {
+    let counts = house.proxy.counts(&service(), &version("v1"));
+    (counts.requests, counts.bad)
 }
